@@ -1,0 +1,3 @@
+//! Errors, memory, threads and matrix views: what every other floor stands on.
+pub mod error;
+pub mod memory;

@@ -1,0 +1,1 @@
+//! The C ABI: handles, pointers, status numbers.

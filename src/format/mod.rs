@@ -1,0 +1,1 @@
+//! Model files: readers in which every field and extent is checked before it is used.

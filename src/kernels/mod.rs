@@ -1,0 +1,1 @@
+//! Kernels: one body per algorithm over the `Simd` trait, one thin file per instruction set.

@@ -1,0 +1,1 @@
+//! Model architectures and the plan that sizes and carves their buffers.

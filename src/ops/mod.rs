@@ -1,0 +1,1 @@
+//! Threaded steps over whole activations.

@@ -1,0 +1,1 @@
+//! Weight types: block structures, scalar encode and decode, and the packed layout.
