@@ -1,0 +1,125 @@
+//! The element types of stored tensors: name, number, block length and block size.
+//!
+//! Numbers up to 255 are those of GGUF (`ggml_type`); see the format page of ggml for the block layouts.
+
+use crate::base::error::{Error, Result};
+
+macro_rules! data_types {
+    ($($(#[$doc:meta])* $variant:ident = $number:literal, $name:literal, $length:literal, $bytes:literal;)*) => {
+        /// Element type of a stored tensor.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(i32)]
+        #[allow(non_camel_case_types)]
+        pub enum DataType { $( $(#[$doc])* $variant = $number, )* }
+
+        impl DataType {
+            /// Every type, in the order of its number.
+            pub const ALL: &[DataType] = &[$(DataType::$variant),*];
+
+            /// The type of a number in a GGUF file or of a `mantle_dtype`.
+            pub fn from_number(number: i64) -> Option<DataType> {
+                match number { $( $number => Some(DataType::$variant), )* _ => None }
+            }
+
+            /// The type's name as the field writes it, such as `Q4_K`.
+            pub fn name(self) -> &'static str {
+                match self { $( DataType::$variant => $name, )* }
+            }
+
+            /// Values in one block (1 for plain types).
+            pub fn block_length(self) -> usize {
+                match self { $( DataType::$variant => $length, )* }
+            }
+
+            /// Bytes of one block.
+            pub fn block_bytes(self) -> usize {
+                match self { $( DataType::$variant => $bytes, )* }
+            }
+        }
+    };
+}
+
+data_types! {
+    /// 32-bit float.
+    F32 = 0, "F32", 1, 4;
+    /// 16-bit float (IEEE half).
+    F16 = 1, "F16", 1, 2;
+    /// 4 bits, scale per 32.
+    Q4_0 = 2, "Q4_0", 32, 18;
+    /// 4 bits, scale and minimum per 32.
+    Q4_1 = 3, "Q4_1", 32, 20;
+    /// 5 bits, scale per 32.
+    Q5_0 = 6, "Q5_0", 32, 22;
+    /// 5 bits, scale and minimum per 32.
+    Q5_1 = 7, "Q5_1", 32, 24;
+    /// 8 bits, scale per 32.
+    Q8_0 = 8, "Q8_0", 32, 34;
+    /// 8 bits, scale and sum per 32 (activations only).
+    Q8_1 = 9, "Q8_1", 32, 36;
+    /// 2 bits, super-blocks of 256.
+    Q2_K = 10, "Q2_K", 256, 84;
+    /// 3 bits, super-blocks of 256.
+    Q3_K = 11, "Q3_K", 256, 110;
+    /// 4 bits, super-blocks of 256.
+    Q4_K = 12, "Q4_K", 256, 144;
+    /// 5 bits, super-blocks of 256.
+    Q5_K = 13, "Q5_K", 256, 176;
+    /// 6 bits, super-blocks of 256.
+    Q6_K = 14, "Q6_K", 256, 210;
+    /// 8 bits, super-blocks of 256 (activations only).
+    Q8_K = 15, "Q8_K", 256, 292;
+    /// 2.06 bits, lattice.
+    IQ2_XXS = 16, "IQ2_XXS", 256, 66;
+    /// 2.31 bits, lattice.
+    IQ2_XS = 17, "IQ2_XS", 256, 74;
+    /// 3.06 bits, lattice.
+    IQ3_XXS = 18, "IQ3_XXS", 256, 98;
+    /// 1.56 bits, lattice.
+    IQ1_S = 19, "IQ1_S", 256, 50;
+    /// 4 bits, non-linear code book, scale per 32.
+    IQ4_NL = 20, "IQ4_NL", 32, 18;
+    /// 3.44 bits, lattice.
+    IQ3_S = 21, "IQ3_S", 256, 110;
+    /// 2.56 bits, lattice.
+    IQ2_S = 22, "IQ2_S", 256, 82;
+    /// 4.25 bits, non-linear code book, super-blocks of 256.
+    IQ4_XS = 23, "IQ4_XS", 256, 136;
+    /// 8-bit integer.
+    I8 = 24, "I8", 1, 1;
+    /// 16-bit integer.
+    I16 = 25, "I16", 1, 2;
+    /// 32-bit integer.
+    I32 = 26, "I32", 1, 4;
+    /// 64-bit integer.
+    I64 = 27, "I64", 1, 8;
+    /// 64-bit float.
+    F64 = 28, "F64", 1, 8;
+    /// 1.75 bits, lattice.
+    IQ1_M = 29, "IQ1_M", 256, 56;
+    /// 16-bit float with the exponent of F32.
+    BF16 = 30, "BF16", 1, 2;
+    /// 1.69 bits, ternary.
+    TQ1_0 = 34, "TQ1_0", 256, 54;
+    /// 2.06 bits, ternary.
+    TQ2_0 = 35, "TQ2_0", 256, 66;
+    /// 4-bit float, shared exponent per 32.
+    MXFP4 = 39, "MXFP4", 32, 17;
+    /// 4-bit float, FP8 scale per 16.
+    NVFP4 = 40, "NVFP4", 64, 36;
+}
+
+impl DataType {
+    /// Bytes of one row of `columns` values; an error when the columns do not fill whole blocks.
+    pub fn row_bytes(self, columns: usize) -> Result<usize> {
+        let length = self.block_length();
+        if columns % length != 0 {
+            return Err(Error::format(format!(
+                "a row of {columns} values does not fill whole {} blocks of {length}",
+                self.name()
+            )));
+        }
+        (columns / length)
+            .checked_mul(self.block_bytes())
+            .ok_or_else(|| Error::format(format!("a row of {columns} values is too large")))
+    }
+}

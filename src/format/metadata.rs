@@ -1,0 +1,189 @@
+//! Key-value metadata of a model file.
+
+use crate::base::error::{Error, Result};
+
+/// One metadata value; the variants are GGUF's.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub enum Value {
+    U8(u8),
+    I8(i8),
+    U16(u16),
+    I16(i16),
+    U32(u32),
+    I32(i32),
+    F32(f32),
+    Bool(bool),
+    String(String),
+    Array(Array),
+    U64(u64),
+    I64(i64),
+    F64(f64),
+}
+
+/// An array of one element type. Strings keep their bytes: a token need not be UTF-8.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub enum Array {
+    U8(Vec<u8>),
+    I8(Vec<i8>),
+    U16(Vec<u16>),
+    I16(Vec<i16>),
+    U32(Vec<u32>),
+    I32(Vec<i32>),
+    F32(Vec<f32>),
+    Bool(Vec<bool>),
+    String(Vec<Vec<u8>>),
+    U64(Vec<u64>),
+    I64(Vec<i64>),
+    F64(Vec<f64>),
+    /// Arrays of arrays.
+    Array(Vec<Array>),
+}
+
+/// The metadata of one file, in the file's order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Metadata {
+    entries: Vec<(String, Value)>,
+    index: std::collections::HashMap<String, usize>,
+}
+
+impl Metadata {
+    /// Adds an entry; false when the key stands already.
+    pub fn insert(&mut self, key: String, value: Value) -> bool {
+        if self.index.contains_key(&key) {
+            return false;
+        }
+        self.index.insert(key.clone(), self.entries.len());
+        self.entries.push((key, value));
+        true
+    }
+
+    /// The value of `key`.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.index.get(key).map(|&i| &self.entries[i].1)
+    }
+
+    /// All entries, in the file's order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
+        self.entries.iter().map(|(key, value)| (key.as_str(), value))
+    }
+
+    /// An unsigned number of any width, or a non-negative signed one; absent is `None`.
+    pub fn u64(&self, key: &str) -> Result<Option<u64>> {
+        self.get(key)
+            .map(|value| {
+                value
+                    .as_u64()
+                    .ok_or_else(|| wrong_type(key, value, "an unsigned integer"))
+            })
+            .transpose()
+    }
+
+    /// Like [`Metadata::u64`], at most `u32::MAX`.
+    pub fn u32(&self, key: &str) -> Result<Option<u32>> {
+        let narrow = |wide: u64| {
+            u32::try_from(wide).map_err(|_| {
+                Error::format(format!(
+                    "metadata key {key}: {wide} is out of range, expected at most {}",
+                    u32::MAX
+                ))
+            })
+        };
+        self.u64(key)?.map(narrow).transpose()
+    }
+
+    /// Like [`Metadata::u32`], but absence is an error.
+    pub fn required_u32(&self, key: &str) -> Result<u32> {
+        self.u32(key)?.ok_or_else(|| missing(key))
+    }
+
+    /// A float (F32 or F64); absent is `None`.
+    pub fn f32(&self, key: &str) -> Result<Option<f32>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::F32(v)) => Ok(Some(*v)),
+            Some(Value::F64(v)) => Ok(Some(*v as f32)),
+            Some(value) => Err(wrong_type(key, value, "a float")),
+        }
+    }
+
+    /// A boolean; absent is `None`.
+    pub fn bool(&self, key: &str) -> Result<Option<bool>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Bool(v)) => Ok(Some(*v)),
+            Some(value) => Err(wrong_type(key, value, "a boolean")),
+        }
+    }
+
+    /// A string; absent is `None`.
+    pub fn str(&self, key: &str) -> Result<Option<&str>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::String(v)) => Ok(Some(v)),
+            Some(value) => Err(wrong_type(key, value, "a string")),
+        }
+    }
+
+    /// Like [`Metadata::str`], but absence is an error.
+    pub fn required_str(&self, key: &str) -> Result<&str> {
+        self.str(key)?.ok_or_else(|| missing(key))
+    }
+
+    /// An array; absent is `None`.
+    pub fn array(&self, key: &str) -> Result<Option<&Array>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Array(v)) => Ok(Some(v)),
+            Some(value) => Err(wrong_type(key, value, "an array")),
+        }
+    }
+}
+
+fn missing(key: &str) -> Error {
+    Error::format(format!("required metadata key {key} is missing"))
+}
+
+fn wrong_type(key: &str, found: &Value, expected: &str) -> Error {
+    Error::format(format!(
+        "metadata key {key}: expected {expected}, found {}",
+        found.type_name()
+    ))
+}
+
+impl Value {
+    /// The value as an unsigned number when it is an integer that is not negative.
+    pub fn as_u64(&self) -> Option<u64> {
+        match *self {
+            Value::U8(v) => Some(v.into()),
+            Value::U16(v) => Some(v.into()),
+            Value::U32(v) => Some(v.into()),
+            Value::U64(v) => Some(v),
+            Value::I8(v) => v.try_into().ok(),
+            Value::I16(v) => v.try_into().ok(),
+            Value::I32(v) => v.try_into().ok(),
+            Value::I64(v) => v.try_into().ok(),
+            _ => None,
+        }
+    }
+
+    /// The name of the value's type, as error messages say it.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Value::U8(_) => "u8",
+            Value::I8(_) => "i8",
+            Value::U16(_) => "u16",
+            Value::I16(_) => "i16",
+            Value::U32(_) => "u32",
+            Value::I32(_) => "i32",
+            Value::F32(_) => "f32",
+            Value::Bool(_) => "bool",
+            Value::String(_) => "string",
+            Value::Array(_) => "array",
+            Value::U64(_) => "u64",
+            Value::I64(_) => "i64",
+            Value::F64(_) => "f64",
+        }
+    }
+}
