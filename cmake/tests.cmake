@@ -1,0 +1,63 @@
+# The tests that ctest runs: C programs against the library, then the programs of c_examples.
+include(CheckCSourceRuns)
+include(CheckLanguage)
+find_package(Python3 COMPONENTS Interpreter REQUIRED)
+
+set(test_data "${PROJECT_SOURCE_DIR}/tests/data")
+
+# The header alone must be clean C99 and, where there is a C++ compiler, clean C++11.
+file(WRITE "${PROJECT_BINARY_DIR}/header/header.c" "#include <mantle.h>\n#include <mantle_experimental.h>\n#include <mantle.h>\n")
+add_library(header_is_c99 OBJECT "${PROJECT_BINARY_DIR}/header/header.c")
+target_link_libraries(header_is_c99 PRIVATE mantle::mantle mantle_strict_c)
+check_language(CXX)
+if(CMAKE_CXX_COMPILER)
+  enable_language(CXX)
+  file(COPY "${PROJECT_BINARY_DIR}/header/header.c" DESTINATION "${PROJECT_BINARY_DIR}/header/cxx")
+  file(RENAME "${PROJECT_BINARY_DIR}/header/cxx/header.c" "${PROJECT_BINARY_DIR}/header/header.cpp")
+  add_library(header_is_cxx11 OBJECT "${PROJECT_BINARY_DIR}/header/header.cpp")
+  target_link_libraries(header_is_cxx11 PRIVATE mantle::mantle)
+  target_compile_options(header_is_cxx11 PRIVATE -std=c++11 -Wall -Wextra -pedantic -Werror)
+else()
+  message(STATUS "no C++ compiler: the header is not tested as C++11")
+endif()
+
+# The sanitizers see memory that the library takes from malloc: leaks, double frees, and what the C side touches.
+set(sanitizers -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
+set(CMAKE_REQUIRED_FLAGS "-fsanitize=address,undefined")
+check_c_source_runs("int main(void) { return 0; }" MANTLE_SANITIZERS_WORK)
+unset(CMAKE_REQUIRED_FLAGS)
+
+# add_c_test(name source library option...): one executable that gets the folder of test data.
+function(add_c_test name source library)
+  add_executable(${name} "${source}")
+  target_link_libraries(${name} PRIVATE ${library} mantle_strict_c m)
+  target_compile_options(${name} PRIVATE ${ARGN})
+  if(ARGN)
+    target_link_options(${name} PRIVATE ${ARGN})
+  endif()
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/tests")
+  add_test(NAME ${name} COMMAND ${name} "${test_data}")
+  set_tests_properties(${name} PROPERTIES TIMEOUT 600)
+endfunction()
+
+file(GLOB c_tests CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/tests/c/test_*.c")
+foreach(source IN LISTS c_tests)
+  get_filename_component(name "${source}" NAME_WE)
+  add_c_test(${name} "${source}" mantle::mantle)
+  add_c_test(${name}_static "${source}" mantle::mantle_static)
+  if(MANTLE_SANITIZERS_WORK)
+    add_c_test(${name}_sanitized "${source}" mantle::mantle -g ${sanitizers})
+    set_tests_properties(${name}_sanitized PROPERTIES ENVIRONMENT "ASAN_OPTIONS=detect_leaks=1")
+  endif()
+endforeach()
+
+file(GLOB program_tests CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/tests/programs/test_*.py")
+foreach(source IN LISTS program_tests)
+  get_filename_component(name "${source}" NAME_WE)
+  add_test(NAME programs_${name} COMMAND "${Python3_EXECUTABLE}" "${source}")
+  set_tests_properties(
+    programs_${name}
+    PROPERTIES TIMEOUT 900
+               ENVIRONMENT
+               "MANTLE_BUILD=${PROJECT_BINARY_DIR};CC=${CMAKE_C_COMPILER};PYTHONDONTWRITEBYTECODE=1")
+endforeach()
