@@ -106,9 +106,58 @@ data_types! {
     MXFP4 = 39, "MXFP4", 32, 17;
     /// 4-bit float, FP8 scale per 16.
     NVFP4 = 40, "NVFP4", 64, 36;
+    /// 1 bit, scale per 128.
+    Q1_0 = 41, "Q1_0", 128, 18;
+    /// 2 bits, scale per 64.
+    Q2_0 = 42, "Q2_0", 64, 18;
+    /// 8-bit unsigned integer (safetensors; GGUF has no number for it).
+    U8 = 256, "U8", 1, 1;
+    /// 16-bit unsigned integer (safetensors).
+    U16 = 257, "U16", 1, 2;
+    /// 32-bit unsigned integer (safetensors).
+    U32 = 258, "U32", 1, 4;
+    /// 64-bit unsigned integer (safetensors).
+    U64 = 259, "U64", 1, 8;
+    /// Truth value in a byte (safetensors).
+    BOOL = 260, "BOOL", 1, 1;
+    /// 8-bit float, 4 exponent and 3 mantissa bits (safetensors).
+    F8_E4M3 = 261, "F8_E4M3", 1, 1;
+    /// 8-bit float, 5 exponent and 2 mantissa bits (safetensors).
+    F8_E5M2 = 262, "F8_E5M2", 1, 1;
+    /// 8-bit power of two (safetensors; scales of MX formats).
+    F8_E8M0 = 263, "F8_E8M0", 1, 1;
+    /// 8-bit float E4M3 without negative zero (safetensors).
+    F8_E4M3FNUZ = 264, "F8_E4M3FNUZ", 1, 1;
+    /// 8-bit float E5M2 without negative zero (safetensors).
+    F8_E5M2FNUZ = 265, "F8_E5M2FNUZ", 1, 1;
+    /// Complex number of two 32-bit floats (safetensors).
+    C64 = 266, "C64", 1, 8;
 }
 
 impl DataType {
+    /// The name of a number that GGUF files used once and whose support ggml has removed.
+    pub fn removed_name(number: i64) -> Option<&'static str> {
+        Some(match number {
+            4 => "Q4_2",
+            5 => "Q4_3",
+            31 => "Q4_0_4_4",
+            32 => "Q4_0_4_8",
+            33 => "Q4_0_8_8",
+            36 => "IQ4_NL_4_4",
+            37 => "IQ4_NL_4_8",
+            38 => "IQ4_NL_8_8",
+            _ => return None,
+        })
+    }
+
+    /// The type of a name as [`DataType::name`] gives it, in any case.
+    pub fn from_name(name: &str) -> Option<DataType> {
+        DataType::ALL
+            .iter()
+            .copied()
+            .find(|kind| kind.name().eq_ignore_ascii_case(name))
+    }
+
     /// Bytes of one row of `columns` values; an error when the columns do not fill whole blocks.
     pub fn row_bytes(self, columns: usize) -> Result<usize> {
         let length = self.block_length();

@@ -1,5 +1,6 @@
 //! Key-value metadata of a model file.
 
+use super::strings::Strings;
 use crate::base::error::{Error, Result};
 
 /// One metadata value; the variants are GGUF's.
@@ -33,7 +34,7 @@ pub enum Array {
     I32(Vec<i32>),
     F32(Vec<f32>),
     Bool(Vec<bool>),
-    String(Vec<Vec<u8>>),
+    String(Strings),
     U64(Vec<u64>),
     I64(Vec<i64>),
     F64(Vec<f64>),
@@ -62,6 +63,16 @@ impl Metadata {
     /// The value of `key`.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.index.get(key).map(|&i| &self.entries[i].1)
+    }
+
+    /// How many entries.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     /// All entries, in the file's order.
@@ -185,5 +196,161 @@ impl Value {
             Value::I64(_) => "i64",
             Value::F64(_) => "f64",
         }
+    }
+}
+
+impl Array {
+    /// How many elements.
+    pub fn len(&self) -> usize {
+        match self {
+            Array::U8(v) => v.len(),
+            Array::I8(v) => v.len(),
+            Array::U16(v) => v.len(),
+            Array::I16(v) => v.len(),
+            Array::U32(v) => v.len(),
+            Array::I32(v) => v.len(),
+            Array::F32(v) => v.len(),
+            Array::Bool(v) => v.len(),
+            Array::String(v) => v.len(),
+            Array::U64(v) => v.len(),
+            Array::I64(v) => v.len(),
+            Array::F64(v) => v.len(),
+            Array::Array(v) => v.len(),
+        }
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The name of the elements' type.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Array::U8(_) => "u8",
+            Array::I8(_) => "i8",
+            Array::U16(_) => "u16",
+            Array::I16(_) => "i16",
+            Array::U32(_) => "u32",
+            Array::I32(_) => "i32",
+            Array::F32(_) => "f32",
+            Array::Bool(_) => "bool",
+            Array::String(_) => "string",
+            Array::U64(_) => "u64",
+            Array::I64(_) => "i64",
+            Array::F64(_) => "f64",
+            Array::Array(_) => "array",
+        }
+    }
+
+    /// The strings of an array of strings.
+    pub fn strings(&self) -> Option<&Strings> {
+        match self {
+            Array::String(strings) => Some(strings),
+            _ => None,
+        }
+    }
+
+    /// Element `index` as an unsigned number: an integer that is not negative, or a boolean as 0 or 1.
+    pub fn u64(&self, index: usize) -> Option<u64> {
+        match self {
+            Array::U8(v) => v.get(index).map(|&v| v.into()),
+            Array::U16(v) => v.get(index).map(|&v| v.into()),
+            Array::U32(v) => v.get(index).map(|&v| v.into()),
+            Array::U64(v) => v.get(index).copied(),
+            Array::I8(v) => v.get(index).and_then(|&v| v.try_into().ok()),
+            Array::I16(v) => v.get(index).and_then(|&v| v.try_into().ok()),
+            Array::I32(v) => v.get(index).and_then(|&v| v.try_into().ok()),
+            Array::I64(v) => v.get(index).and_then(|&v| v.try_into().ok()),
+            Array::Bool(v) => v.get(index).map(|&v| v.into()),
+            Array::F32(_) | Array::F64(_) | Array::String(_) | Array::Array(_) => None,
+        }
+    }
+
+    /// Element `index` of an array of floats.
+    pub fn f32(&self, index: usize) -> Option<f32> {
+        match self {
+            Array::F32(v) => v.get(index).copied(),
+            Array::F64(v) => v.get(index).map(|&v| v as f32),
+            _ => None,
+        }
+    }
+
+    fn write_json(&self, out: &mut Vec<u8>) {
+        match self {
+            Array::U8(v) => json_list(v, out, number),
+            Array::I8(v) => json_list(v, out, number),
+            Array::U16(v) => json_list(v, out, number),
+            Array::I16(v) => json_list(v, out, number),
+            Array::U32(v) => json_list(v, out, number),
+            Array::I32(v) => json_list(v, out, number),
+            Array::U64(v) => json_list(v, out, number),
+            Array::I64(v) => json_list(v, out, number),
+            Array::Bool(v) => json_list(v, out, number),
+            Array::F32(v) => json_list(v, out, |v, out| json_float(serde_json::to_vec(v), out)),
+            Array::F64(v) => json_list(v, out, |v, out| json_float(serde_json::to_vec(v), out)),
+            Array::String(v) => json_list(v.iter(), out, |bytes, out| json_string(bytes, out)),
+            Array::Array(v) => json_list(v, out, |array, out| array.write_json(out)),
+        }
+    }
+}
+
+impl Value {
+    /// The value as JSON text, with every element of an array. What JSON cannot say is bent: bytes that are
+    /// not UTF-8 become U+FFFD, infinite floats and NaN become `null`.
+    pub fn to_json(&self) -> String {
+        let mut out = Vec::new();
+        match self {
+            Value::U8(v) => number(v, &mut out),
+            Value::I8(v) => number(v, &mut out),
+            Value::U16(v) => number(v, &mut out),
+            Value::I16(v) => number(v, &mut out),
+            Value::U32(v) => number(v, &mut out),
+            Value::I32(v) => number(v, &mut out),
+            Value::U64(v) => number(v, &mut out),
+            Value::I64(v) => number(v, &mut out),
+            Value::Bool(v) => number(v, &mut out),
+            Value::F32(v) => json_float(serde_json::to_vec(v), &mut out),
+            Value::F64(v) => json_float(serde_json::to_vec(v), &mut out),
+            Value::String(v) => json_string(v.as_bytes(), &mut out),
+            Value::Array(v) => v.write_json(&mut out),
+        }
+        String::from_utf8_lossy(&out).into_owned()
+    }
+}
+
+fn json_list<T>(
+    items: impl IntoIterator<Item = T>,
+    out: &mut Vec<u8>,
+    mut write: impl FnMut(T, &mut Vec<u8>),
+) {
+    out.push(b'[');
+    for (index, item) in items.into_iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write(item, out);
+    }
+    out.push(b']');
+}
+
+/// Integers and booleans read the same in Rust and in JSON.
+fn number(value: impl std::fmt::Display, out: &mut Vec<u8>) {
+    out.extend_from_slice(value.to_string().as_bytes());
+}
+
+/// The shortest digits that give the same float back, from `serde_json`.
+fn json_float(digits: serde_json::Result<Vec<u8>>, out: &mut Vec<u8>) {
+    match digits {
+        Ok(digits) => out.extend_from_slice(&digits),
+        Err(_) => out.extend_from_slice(b"null"),
+    }
+}
+
+fn json_string(bytes: &[u8], out: &mut Vec<u8>) {
+    let text = String::from_utf8_lossy(bytes);
+    match serde_json::to_vec(text.as_ref()) {
+        Ok(quoted) => out.extend_from_slice(&quoted),
+        Err(_) => out.extend_from_slice(b"null"),
     }
 }
