@@ -1,1 +1,5 @@
 //! Weight types: block structures, scalar encode and decode, and the packed layout.
+
+pub mod blocks;
+pub mod convert;
+pub mod scalar;
