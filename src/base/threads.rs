@@ -271,7 +271,8 @@ fn spin_until(limit: Duration, done: impl Fn() -> bool) -> bool {
     done()
 }
 
-fn pin(cpu: usize) {
+/// Pins the calling thread to one processor; a refusal costs speed only.
+pub fn pin(cpu: usize) {
     #[cfg(target_os = "linux")]
     // SAFETY: a zeroed set is an empty set; CPU_SET checks its range; the call changes this thread only.
     unsafe {
@@ -283,6 +284,20 @@ fn pin(cpu: usize) {
     }
     #[cfg(not(target_os = "linux"))]
     let _ = cpu;
+}
+
+/// The processors that the calling thread may run on; empty where the system does not say.
+pub fn allowed_cpus() -> Vec<usize> {
+    #[cfg(target_os = "linux")]
+    // SAFETY: a zeroed set is an empty set of the size that is passed; CPU_ISSET is asked within its range.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        if libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) == 0 {
+            let every = 0..8 * size_of::<libc::cpu_set_t>();
+            return every.filter(|&cpu| libc::CPU_ISSET(cpu, &set)).collect();
+        }
+    }
+    Vec::new()
 }
 
 #[cfg(test)]
