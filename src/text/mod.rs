@@ -1,1 +1,2 @@
 //! Tokenizers and text generation.
+pub mod tokenizer;
