@@ -7,6 +7,7 @@ use super::token_table::TokenTable;
 use super::{EncodeOptions, Special};
 use crate::base::error::{Error, Result};
 use crate::format::metadata::{Array, Metadata};
+use crate::format::strings::Strings;
 use aho_corasick::{AhoCorasick, MatchKind};
 
 pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";
@@ -92,7 +93,7 @@ impl Vocabulary {
     /// Reads and checks tokens, types, scores and special token ids.
     pub fn from_metadata(metadata: &Metadata) -> Result<Vocabulary> {
         let tokens = required_strings(metadata, TOKENS)?;
-        let table = TokenTable::new(TOKENS, tokens.iter().map(Vec::as_slice))?;
+        let table = TokenTable::new(TOKENS, tokens.iter())?;
         let types = read_types(metadata, table.len())?;
         let scores = read_scores(metadata, table.len())?;
         let mut vocabulary = Vocabulary {
@@ -312,7 +313,7 @@ pub(super) fn out_of_range(id: u32, size: usize) -> Error {
 }
 
 /// An array of strings, or an error that names the key.
-pub(super) fn strings<'m>(metadata: &'m Metadata, key: &str) -> Result<Option<&'m [Vec<u8>]>> {
+pub(super) fn strings<'m>(metadata: &'m Metadata, key: &str) -> Result<Option<&'m Strings>> {
     match metadata.array(key)? {
         None => Ok(None),
         Some(Array::String(strings)) => Ok(Some(strings)),
@@ -322,7 +323,7 @@ pub(super) fn strings<'m>(metadata: &'m Metadata, key: &str) -> Result<Option<&'
     }
 }
 
-fn required_strings<'m>(metadata: &'m Metadata, key: &str) -> Result<&'m [Vec<u8>]> {
+fn required_strings<'m>(metadata: &'m Metadata, key: &str) -> Result<&'m Strings> {
     strings(metadata, key)?.ok_or_else(|| Error::format(format!("required metadata key {key} is missing")))
 }
 
