@@ -161,7 +161,7 @@ impl DataType {
     /// Bytes of one row of `columns` values; an error when the columns do not fill whole blocks.
     pub fn row_bytes(self, columns: usize) -> Result<usize> {
         let length = self.block_length();
-        if columns % length != 0 {
+        if !columns.is_multiple_of(length) {
             return Err(Error::format(format!(
                 "a row of {columns} values does not fill whole {} blocks of {length}",
                 self.name()

@@ -21,12 +21,12 @@ const LONGEST_NAME: usize = (1 << 16) - 1;
 /// `GGML_MAX_DIMS`.
 const MOST_DIMENSIONS: u32 = 4;
 /// Far above any real file (about 60 keys), low enough that keys of a few bytes cannot fill the memory.
-const MOST_KEYS: u64 = 1 << 16;
+const MOST_KEYS: u64 = 1 << 14;
 /// Real files have up to a few thousand tensors.
 const MOST_TENSORS: u64 = 1 << 18;
 /// Arrays inside arrays: no known file has even one, so the limits may be tight.
 const DEEPEST_ARRAY: usize = 8;
-const MOST_INNER_ARRAYS: usize = 1 << 16;
+const MOST_INNER_ARRAYS: usize = 1 << 12;
 
 /// Reads all but the tensors' data.
 pub(super) fn read(source: &Source) -> Result<Parsed> {
@@ -302,7 +302,7 @@ impl Reader<'_> {
         let dtype = element_type(number, type_at)?;
         let offset_at = self.cursor.position();
         let offset = self.cursor.number::<u64>("data offset")?;
-        if offset % alignment != 0 {
+        if !offset.is_multiple_of(alignment) {
             return Err(Error::format(format!(
                 "data offset at byte {offset_at}: found {offset}, expected a multiple of the alignment {alignment}"
             )));

@@ -289,7 +289,7 @@ impl Array {
             Array::Bool(v) => json_list(v, out, number),
             Array::F32(v) => json_list(v, out, |v, out| json_float(serde_json::to_vec(v), out)),
             Array::F64(v) => json_list(v, out, |v, out| json_float(serde_json::to_vec(v), out)),
-            Array::String(v) => json_list(v.iter(), out, |bytes, out| json_string(bytes, out)),
+            Array::String(v) => json_list(v.iter(), out, json_string),
             Array::Array(v) => json_list(v, out, |array, out| array.write_json(out)),
         }
     }
