@@ -243,6 +243,32 @@ typedef int32_t mantle_dtype;
 #define MANTLE_DTYPE_MXFP4 39
 // 4-bit float, FP8 scale per 16. 64 values in 36 bytes.
 #define MANTLE_DTYPE_NVFP4 40
+// 1 bit, scale per 128. 128 values in 18 bytes.
+#define MANTLE_DTYPE_Q1_0 41
+// 2 bits, scale per 64. 64 values in 18 bytes.
+#define MANTLE_DTYPE_Q2_0 42
+// 8-bit unsigned integer (safetensors; GGUF has no number for it).
+#define MANTLE_DTYPE_U8 256
+// 16-bit unsigned integer (safetensors).
+#define MANTLE_DTYPE_U16 257
+// 32-bit unsigned integer (safetensors).
+#define MANTLE_DTYPE_U32 258
+// 64-bit unsigned integer (safetensors).
+#define MANTLE_DTYPE_U64 259
+// Truth value in a byte (safetensors).
+#define MANTLE_DTYPE_BOOL 260
+// 8-bit float, 4 exponent and 3 mantissa bits (safetensors).
+#define MANTLE_DTYPE_F8_E4M3 261
+// 8-bit float, 5 exponent and 2 mantissa bits (safetensors).
+#define MANTLE_DTYPE_F8_E5M2 262
+// 8-bit power of two (safetensors; scales of MX formats).
+#define MANTLE_DTYPE_F8_E8M0 263
+// 8-bit float E4M3 without negative zero (safetensors).
+#define MANTLE_DTYPE_F8_E4M3FNUZ 264
+// 8-bit float E5M2 without negative zero (safetensors).
+#define MANTLE_DTYPE_F8_E5M2FNUZ 265
+// Complex number of two 32-bit floats (safetensors).
+#define MANTLE_DTYPE_C64 266
 
 // The name of an element type as the field writes it, such as "Q4_K"; "UNKNOWN" for a number this
 // library does not know. Closed by NUL, valid for ever. Any thread.

@@ -78,6 +78,32 @@ pub const MANTLE_DTYPE_TQ2_0: mantle_dtype = 35;
 pub const MANTLE_DTYPE_MXFP4: mantle_dtype = 39;
 /// 4-bit float, FP8 scale per 16. 64 values in 36 bytes.
 pub const MANTLE_DTYPE_NVFP4: mantle_dtype = 40;
+/// 1 bit, scale per 128. 128 values in 18 bytes.
+pub const MANTLE_DTYPE_Q1_0: mantle_dtype = 41;
+/// 2 bits, scale per 64. 64 values in 18 bytes.
+pub const MANTLE_DTYPE_Q2_0: mantle_dtype = 42;
+/// 8-bit unsigned integer (safetensors; GGUF has no number for it).
+pub const MANTLE_DTYPE_U8: mantle_dtype = 256;
+/// 16-bit unsigned integer (safetensors).
+pub const MANTLE_DTYPE_U16: mantle_dtype = 257;
+/// 32-bit unsigned integer (safetensors).
+pub const MANTLE_DTYPE_U32: mantle_dtype = 258;
+/// 64-bit unsigned integer (safetensors).
+pub const MANTLE_DTYPE_U64: mantle_dtype = 259;
+/// Truth value in a byte (safetensors).
+pub const MANTLE_DTYPE_BOOL: mantle_dtype = 260;
+/// 8-bit float, 4 exponent and 3 mantissa bits (safetensors).
+pub const MANTLE_DTYPE_F8_E4M3: mantle_dtype = 261;
+/// 8-bit float, 5 exponent and 2 mantissa bits (safetensors).
+pub const MANTLE_DTYPE_F8_E5M2: mantle_dtype = 262;
+/// 8-bit power of two (safetensors; scales of MX formats).
+pub const MANTLE_DTYPE_F8_E8M0: mantle_dtype = 263;
+/// 8-bit float E4M3 without negative zero (safetensors).
+pub const MANTLE_DTYPE_F8_E4M3FNUZ: mantle_dtype = 264;
+/// 8-bit float E5M2 without negative zero (safetensors).
+pub const MANTLE_DTYPE_F8_E5M2FNUZ: mantle_dtype = 265;
+/// Complex number of two 32-bit floats (safetensors).
+pub const MANTLE_DTYPE_C64: mantle_dtype = 266;
 
 /// The name of an element type as the field writes it, such as "Q4_K"; "UNKNOWN" for a number this
 /// library does not know. Closed by NUL, valid for ever. Any thread.
@@ -117,6 +143,19 @@ pub extern "C" fn mantle_dtype_name(dtype: mantle_dtype) -> *const c_char {
         MANTLE_DTYPE_TQ2_0 => c"TQ2_0",
         MANTLE_DTYPE_MXFP4 => c"MXFP4",
         MANTLE_DTYPE_NVFP4 => c"NVFP4",
+        MANTLE_DTYPE_Q1_0 => c"Q1_0",
+        MANTLE_DTYPE_Q2_0 => c"Q2_0",
+        MANTLE_DTYPE_U8 => c"U8",
+        MANTLE_DTYPE_U16 => c"U16",
+        MANTLE_DTYPE_U32 => c"U32",
+        MANTLE_DTYPE_U64 => c"U64",
+        MANTLE_DTYPE_BOOL => c"BOOL",
+        MANTLE_DTYPE_F8_E4M3 => c"F8_E4M3",
+        MANTLE_DTYPE_F8_E5M2 => c"F8_E5M2",
+        MANTLE_DTYPE_F8_E8M0 => c"F8_E8M0",
+        MANTLE_DTYPE_F8_E4M3FNUZ => c"F8_E4M3FNUZ",
+        MANTLE_DTYPE_F8_E5M2FNUZ => c"F8_E5M2FNUZ",
+        MANTLE_DTYPE_C64 => c"C64",
         _ => c"UNKNOWN",
     };
     name.as_ptr()
@@ -157,6 +196,19 @@ const _: () = {
     assert!(DataType::TQ2_0 as i32 == MANTLE_DTYPE_TQ2_0);
     assert!(DataType::MXFP4 as i32 == MANTLE_DTYPE_MXFP4);
     assert!(DataType::NVFP4 as i32 == MANTLE_DTYPE_NVFP4);
+    assert!(DataType::Q1_0 as i32 == MANTLE_DTYPE_Q1_0);
+    assert!(DataType::Q2_0 as i32 == MANTLE_DTYPE_Q2_0);
+    assert!(DataType::U8 as i32 == MANTLE_DTYPE_U8);
+    assert!(DataType::U16 as i32 == MANTLE_DTYPE_U16);
+    assert!(DataType::U32 as i32 == MANTLE_DTYPE_U32);
+    assert!(DataType::U64 as i32 == MANTLE_DTYPE_U64);
+    assert!(DataType::BOOL as i32 == MANTLE_DTYPE_BOOL);
+    assert!(DataType::F8_E4M3 as i32 == MANTLE_DTYPE_F8_E4M3);
+    assert!(DataType::F8_E5M2 as i32 == MANTLE_DTYPE_F8_E5M2);
+    assert!(DataType::F8_E8M0 as i32 == MANTLE_DTYPE_F8_E8M0);
+    assert!(DataType::F8_E4M3FNUZ as i32 == MANTLE_DTYPE_F8_E4M3FNUZ);
+    assert!(DataType::F8_E5M2FNUZ as i32 == MANTLE_DTYPE_F8_E5M2FNUZ);
+    assert!(DataType::C64 as i32 == MANTLE_DTYPE_C64);
 };
 
 #[cfg(test)]
