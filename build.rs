@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const STABLE: &[&str] = &["version", "status", "dtype", "cancel"];
 
 /// Sections of `mantle_experimental.h`.
-const EXPERIMENTAL: &[&str] = &[];
+const EXPERIMENTAL: &[&str] = &["limits"];
 
 fn main() {
     let root = PathBuf::from(variable("CARGO_MANIFEST_DIR"));

@@ -1,25 +1,8 @@
 # The tests that ctest runs: C programs against the library, then the programs of c_examples.
 include(CheckCSourceRuns)
-include(CheckLanguage)
 find_package(Python3 COMPONENTS Interpreter REQUIRED)
 
 set(test_data "${PROJECT_SOURCE_DIR}/tests/data")
-
-# The header alone must be clean C99 and, where there is a C++ compiler, clean C++11.
-file(WRITE "${PROJECT_BINARY_DIR}/header/header.c" "#include <mantle.h>\n#include <mantle_experimental.h>\n#include <mantle.h>\n")
-add_library(header_is_c99 OBJECT "${PROJECT_BINARY_DIR}/header/header.c")
-target_link_libraries(header_is_c99 PRIVATE mantle::mantle mantle_strict_c)
-check_language(CXX)
-if(CMAKE_CXX_COMPILER)
-  enable_language(CXX)
-  file(COPY "${PROJECT_BINARY_DIR}/header/header.c" DESTINATION "${PROJECT_BINARY_DIR}/header/cxx")
-  file(RENAME "${PROJECT_BINARY_DIR}/header/cxx/header.c" "${PROJECT_BINARY_DIR}/header/header.cpp")
-  add_library(header_is_cxx11 OBJECT "${PROJECT_BINARY_DIR}/header/header.cpp")
-  target_link_libraries(header_is_cxx11 PRIVATE mantle::mantle)
-  target_compile_options(header_is_cxx11 PRIVATE -std=c++11 -Wall -Wextra -pedantic -Werror)
-else()
-  message(STATUS "no C++ compiler: the header is not tested as C++11")
-endif()
 
 # The sanitizers see memory that the library takes from malloc: leaks, double frees, and what the C side touches.
 set(sanitizers -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)

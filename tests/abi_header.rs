@@ -29,8 +29,12 @@ fn same(generated: &str, committed: &str) {
 }
 
 #[test]
-fn the_committed_header_is_the_generated_one() {
+fn the_committed_headers_are_the_generated_ones() {
     same(env!("MANTLE_GENERATED_HEADER"), "mantle.h");
+    same(
+        env!("MANTLE_GENERATED_EXPERIMENTAL_HEADER"),
+        "mantle_experimental.h",
+    );
 }
 
 /// Compiles `code` as `language` with every warning an error.

@@ -48,7 +48,9 @@
 pub mod boundary;
 pub mod cancel;
 pub mod dtype;
+mod experimental;
 pub mod handle;
+pub mod limits;
 pub mod status;
 pub mod structure;
 pub mod version;

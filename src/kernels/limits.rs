@@ -16,81 +16,29 @@ use crate::base::threads::{self, MAX_THREADS};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
-/// What can be measured. The numbers are those of `mantle_limit` in C.
+/// What can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(i32)]
 pub enum Limit {
     /// 8-bit integer multiply-adds into 32 bits (`vpdpbusd`, `sdot`, ...): operations/s, two per multiply-add.
-    IntegerDot = 0,
+    IntegerDot,
     /// Fused multiply-adds of f32: operations/s, two per multiply-add.
-    FusedMultiplyAdd = 1,
+    FusedMultiplyAdd,
     /// bf16 multiply-adds into f32 (`vdpbf16ps`): operations/s, two per multiply-add.
-    Bf16Dot = 2,
+    Bf16Dot,
     /// Reading memory: bytes/s.
-    Read = 3,
-}
-
-/// One point of the curve of read bandwidth.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ReadLimit {
-    /// Bytes that each thread reads over and over.
-    pub bytes_per_thread: usize,
-    /// Bytes/s of all threads together.
-    pub rate: f64,
-}
-
-/// The peaks of a machine for one number of threads.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Limits {
-    /// Threads that ran at once.
-    pub threads: usize,
-    /// The instruction set of the loops, named as `MANTLE_ISA` names it.
-    pub isa: &'static str,
-    /// See [`Limit::IntegerDot`].
-    pub integer_dot: f64,
-    /// See [`Limit::FusedMultiplyAdd`].
-    pub fused_multiply_add: f64,
-    /// See [`Limit::Bf16Dot`]; 0 where there is no such instruction.
-    pub bf16_dot: f64,
-    /// Read bandwidth from the first-level cache to main memory, by growing size. The last is main memory.
-    pub reads: Vec<ReadLimit>,
+    Read,
 }
 
 /// The longest time to spend on one figure.
 pub const MAX_MILLISECONDS: u32 = 60_000;
 
-/// Measures every limit, about `milliseconds` for each of the 3 + 8 figures, with `threads` threads at once.
+/// Measures one limit with `threads` threads at once, for about `milliseconds`: what all of them reach together.
 ///
-/// `isa` is a name that `MANTLE_ISA` takes, or `None` for the best of the machine. The largest read needs
-/// 256 MiB to 1 GiB of memory. Errors: a number out of range, an instruction set that is unknown or that
-/// this machine lacks, no memory.
-pub fn measure(threads: usize, isa: Option<&str>, milliseconds: u32) -> Result<Limits> {
-    let one = |limit, bytes| measure_one(limit, threads, isa, bytes, milliseconds);
-    let integer_dot = one(Limit::IntegerDot, 0)?;
-    let fused_multiply_add = one(Limit::FusedMultiplyAdd, 0)?;
-    let bf16_dot = one(Limit::Bf16Dot, 0)?;
-    let mut reads = Vec::new();
-    for bytes_per_thread in read_sizes(threads) {
-        let rate = one(Limit::Read, bytes_per_thread)?;
-        reads.push(ReadLimit {
-            bytes_per_thread,
-            rate,
-        });
-    }
-    Ok(Limits {
-        threads,
-        isa: Loops::choose(isa)?.isa,
-        integer_dot,
-        fused_multiply_add,
-        bf16_dot,
-        reads,
-    })
-}
-
-/// Measures one limit for about `milliseconds`; see [`measure`]. For [`Limit::Read`] each thread reads a
-/// buffer of `bytes_per_thread` (rounded up to 4 KiB); the other limits ignore it. 0 means that the
-/// instruction set has no such instruction.
-pub fn measure_one(
+/// `isa` is a name that `MANTLE_ISA` takes, or `None` for the best of the machine. For [`Limit::Read`] each
+/// thread reads a buffer of `bytes_per_thread` (rounded up to 4 KiB); the other limits ignore it. The result is
+/// 0 where the instruction set has no such instruction. Errors: a number out of range, an instruction set that
+/// is unknown or that this machine lacks, no memory.
+pub fn measure(
     limit: Limit,
     threads: usize,
     isa: Option<&str>,
@@ -151,24 +99,6 @@ pub fn measure_one(
 
 /// The longest piece of one call of a read loop.
 const READ_SPAN: usize = 256 << 10;
-
-/// The sizes per thread at which [`measure`] reads.
-fn read_sizes(threads: usize) -> Vec<usize> {
-    let cached = [
-        32 << 10,
-        128 << 10,
-        256 << 10,
-        512 << 10,
-        768 << 10,
-        2 << 20,
-        8 << 20,
-    ];
-    // Sixteen times the last-level cache: what a cache could keep of a cyclic walk is then within the noise.
-    let memory = (16 * last_level_cache()).clamp(256 << 20, 1 << 30) / threads;
-    let mut sizes: Vec<usize> = cached.into_iter().filter(|&size| size < memory).collect();
-    sizes.push(memory);
-    sizes
-}
 
 /// Bytes of the last-level cache; 32 MiB where the system does not say.
 pub fn last_level_cache() -> usize {
@@ -342,7 +272,7 @@ mod tests {
                 Limit::Bf16Dot,
                 Limit::Read,
             ] {
-                match measure_one(limit, 2, Some(isa), 100_000, 4) {
+                match measure(limit, 2, Some(isa), 100_000, 4) {
                     // No machine does less than 10 million or more than 10^18 of anything per second.
                     Ok(rate) => assert!(
                         (1e7..1e18).contains(&rate) || (rate == 0.0 && limit == Limit::Bf16Dot),
@@ -358,18 +288,9 @@ mod tests {
     }
 
     #[test]
-    fn sizes_grow_to_main_memory() {
-        for threads in [1, 2, 64, 1024] {
-            let sizes = read_sizes(threads);
-            assert!(sizes.is_sorted() && !sizes.is_empty());
-            assert!(sizes.last().unwrap() * threads <= 1 << 30);
-        }
-    }
-
-    #[test]
     fn wrong_arguments_are_errors() {
         let call = |threads, isa, bytes, milliseconds| {
-            measure_one(Limit::Read, threads, isa, bytes, milliseconds)
+            measure(Limit::Read, threads, isa, bytes, milliseconds)
                 .unwrap_err()
                 .to_string()
         };
