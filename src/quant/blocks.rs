@@ -380,4 +380,20 @@ blocks! {
         /// Per group 8 bytes: value i in the low half of byte i, value 8+i in the high half.
         codes: [u8; 32],
     }
+
+    /// 128 values -1 or 1: `w = scale * (2 * q - 1)`.
+    BlockQ1_0, 18 bytes {
+        /// f16 scale.
+        scale: u16,
+        /// Value i in bit `i % 8` of byte `i / 8`.
+        codes: [u8; 16],
+    }
+
+    /// 64 values of 2 bits: `w = scale * (q - 1)`.
+    BlockQ2_0, 18 bytes {
+        /// f16 scale.
+        scale: u16,
+        /// Value i in bits `2 * (i % 4)` and the next of byte `i / 4`.
+        codes: [u8; 16],
+    }
 }

@@ -7,9 +7,11 @@
 mod float;
 mod iq;
 mod iq_grids;
+mod k_encode;
 mod k_quants;
 mod microscaling;
 mod parts;
+mod search;
 mod simple;
 mod ternary;
 
@@ -42,11 +44,12 @@ pub fn dequantize_row(dtype: DataType, bytes: &[u8], out: &mut [f32]) -> Result<
 
 /// Encodes whole blocks of `values` as `dtype`.
 ///
-/// Where ggml's reference quantizer is plain rounding (Q4_0 to Q8_0, the ternary types, MXFP4), the bytes are
-/// those of ggml and of the Python package `gguf`. NaN or infinity in a block gives a scale that is not finite;
+/// Where ggml's reference quantizer is plain rounding (Q1_0, Q4_0 to Q8_0, the ternary types, MXFP4), the bytes
+/// are those of ggml and of the Python package `gguf`. The K-types, IQ4 and Q2_0 are searched for the least squared
+/// error. NaN or infinity in a block gives a scale that is not finite;
 /// types whose scale cannot say so refuse such values. Fails with `INVALID_ARGUMENT` when the lengths do not
 /// fit each other or do not fill whole blocks, and with `UNSUPPORTED` for the types that have no encoder
-/// (IQ1 to IQ3, integers).
+/// (IQ1 to IQ3, integers, 8-bit floats).
 pub fn quantize_row(dtype: DataType, values: &[f32], bytes: &mut [u8]) -> Result<()> {
     check_lengths(dtype, values.len(), bytes.len())?;
     let encode: fn(&[f32], &mut [u8]) = match dtype {
@@ -58,6 +61,15 @@ pub fn quantize_row(dtype: DataType, values: &[f32], bytes: &mut [u8]) -> Result
         DataType::Q5_0 => simple::quantize_q5_0,
         DataType::Q5_1 => simple::quantize_q5_1,
         DataType::Q8_0 => simple::quantize_q8_0,
+        DataType::Q1_0 => k_encode::quantize_q1_0,
+        DataType::Q2_0 => k_encode::quantize_q2_0,
+        DataType::Q2_K => k_encode::quantize_q2_k,
+        DataType::Q3_K => k_encode::quantize_q3_k,
+        DataType::Q4_K => k_encode::quantize_q4_k,
+        DataType::Q5_K => k_encode::quantize_q5_k,
+        DataType::Q6_K => k_encode::quantize_q6_k,
+        DataType::IQ4_NL => k_encode::quantize_iq4_nl,
+        DataType::IQ4_XS => k_encode::quantize_iq4_xs,
         DataType::Q8_1 => simple::quantize_q8_1,
         DataType::Q8_K => simple::quantize_q8_k,
         DataType::TQ1_0 => ternary::quantize_tq1_0,

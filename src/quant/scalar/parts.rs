@@ -138,6 +138,8 @@ impl BlockLayout {
         };
         use Minimum::{Added, Subtracted};
         Some(match dtype {
+            DataType::Q1_0 => book(&simple::SIGN_BOOK, simple(1, 0, simple::split_q1_0)),
+            DataType::Q2_0 => simple(2, 1, simple::split_q2_0),
             DataType::Q4_0 => simple(4, 8, simple::split_q4_0),
             DataType::Q4_1 => minimum(Added, simple(4, 0, simple::split_q4_1)),
             DataType::Q5_0 => simple(5, 16, simple::split_q5_0),

@@ -1,4 +1,4 @@
-//! Blocks of 32 with one scale and perhaps a minimum: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q8_1, IQ4_NL; and Q8_K.
+//! Blocks with one scale and perhaps a minimum: Q1_0, Q2_0, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q8_1, IQ4_NL; and Q8_K.
 //!
 //! The encoders do, operation by operation in f32, what ggml's `quantize_row_*_ref` and the Python package
 //! `gguf` do, so that the bytes are the same.
@@ -90,6 +90,31 @@ pub(super) fn split_iq4_nl(bytes: &[u8], parts: &mut BlockParts) -> Option<()> {
     let block = BlockIQ4_NL::read(bytes)?;
     parts.scale = block.scale;
     split_nibbles(&block.codes, &mut parts.codes);
+    Some(())
+}
+
+/// What the codes of Q1_0 mean.
+pub(super) const SIGN_BOOK: [i8; 16] = [-1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+pub(super) fn split_q1_0(bytes: &[u8], parts: &mut BlockParts) -> Option<()> {
+    let block = BlockQ1_0::read(bytes)?;
+    parts.scale = block.scale;
+    for (byte, codes) in block.codes.iter().zip(parts.codes.chunks_exact_mut(8)) {
+        for (i, code) in codes.iter_mut().enumerate() {
+            *code = byte >> i & 1;
+        }
+    }
+    Some(())
+}
+
+pub(super) fn split_q2_0(bytes: &[u8], parts: &mut BlockParts) -> Option<()> {
+    let block = BlockQ2_0::read(bytes)?;
+    parts.scale = block.scale;
+    for (byte, codes) in block.codes.iter().zip(parts.codes.chunks_exact_mut(4)) {
+        for (i, code) in codes.iter_mut().enumerate() {
+            *code = byte >> (2 * i) & 3;
+        }
+    }
     Some(())
 }
 
