@@ -1,3 +1,246 @@
 //! Kernels: one body per algorithm over the `Simd` trait, one thin file per instruction set.
+//!
+//! The methods of [`Kernels`] here are the safe fronts: they check every shape and then call the table.
+
+pub mod attention;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod decode;
 pub mod limits;
 mod limits_loops;
+mod math;
+mod matmul;
+mod scalar;
+pub mod simd;
+mod table;
+
+pub use table::{Isa, Kernels};
+
+use crate::base::matrix::MatrixMut;
+use crate::format::dtype::DataType;
+use crate::quant::activations::{Activations, Form, Part};
+use crate::quant::packed::{BLOCK, PANEL, PackedMatrix};
+use attention::AttentionArgs;
+use matmul::MatmulArgs;
+use std::ops::Range;
+
+/// Which element types the key-value cache may have.
+pub const CACHE_TYPES: [DataType; 2] = [DataType::F32, DataType::F16];
+
+/// One head's keys and values, and the queries that look at them.
+pub struct AttentionInput<'a> {
+    /// `[token][query_stride]`; a token's row starts with the `group * head_dim` values of the group.
+    pub queries: &'a [f32],
+    /// Values from one token to the next.
+    pub query_stride: usize,
+    /// Query heads that share the keys.
+    pub group: usize,
+    /// Values of a head.
+    pub head_dim: usize,
+    /// Position of the first token.
+    pub position: usize,
+    /// Keys of the sequence.
+    pub key_count: usize,
+    /// Whether a token sees only keys up to its own position.
+    pub causal: bool,
+    /// Sliding window, 0 for none.
+    pub window: usize,
+    /// Factor of the scores.
+    pub scale: f32,
+    /// Key panels `[panel][dim][16]` of type `key_type`.
+    pub keys: &'a [u8],
+    /// F32 or F16.
+    pub key_type: DataType,
+    /// Values `[token][value_dim]` of type `value_type`.
+    pub values: &'a [u8],
+    /// F32 or F16.
+    pub value_type: DataType,
+}
+
+impl Kernels {
+    /// `output = x * panels^T (+ row_bias) (+ output)`: `output` is tokens x rows of the panels. Weights of a type
+    /// without a kernel cannot be packed, so every packed matrix can be multiplied.
+    pub fn matmul(
+        &self,
+        weights: &PackedMatrix,
+        panels: Range<usize>,
+        x: &Activations<'_>,
+        mut output: MatrixMut<'_, f32>,
+        row_bias: Option<&[f32]>,
+        accumulate: bool,
+    ) {
+        let rows = (panels.end * PANEL)
+            .min(weights.rows())
+            .saturating_sub(panels.start * PANEL);
+        let dtype = weights.layout().dtype;
+        assert!(panels.start <= panels.end && panels.end <= weights.panels());
+        assert!(output.columns() == rows && output.rows() == x.tokens);
+        assert!(x.blocks == weights.blocks() && x.form == Form::of(dtype));
+        assert!(row_bias.is_none_or(|bias| bias.len() == rows));
+        let Some(kernel) = self.matmul_of(dtype) else {
+            unreachable!("only types with kernels are packed")
+        };
+        let args = MatmulArgs {
+            panels: weights.bytes()[panels.start * weights.panel_bytes()..].as_ptr(),
+            panel_bytes: weights.panel_bytes(),
+            panel_count: panels.len(),
+            rows,
+            blocks: x.blocks,
+            tokens: x.tokens,
+            inputs: x.data.as_ptr(),
+            input_stride: x.blocks * BLOCK * x.form.value_bytes(),
+            scales: x.scales.as_ptr(),
+            biases: x.biases.as_ptr(),
+            sums: x.sums.as_ptr(),
+            output: output.start(),
+            output_stride: output.stride(),
+            row_bias: row_bias.map_or(std::ptr::null(), <[f32]>::as_ptr),
+            accumulate,
+        };
+        // SAFETY: the table was chosen for this CPU; the shapes were checked above, and `Activations` are as long as
+        // `ActivationMemory::shape` made them.
+        unsafe { kernel(&args) }
+    }
+
+    /// Puts one row of activations into row `row` of `part`, in the form `form`.
+    pub fn activate(&self, form: Form, x: &[f32], part: &mut Part<'_>, row: usize) {
+        let blocks = x.len().div_ceil(BLOCK);
+        let data = part.0.row(row);
+        assert!(data.len() == blocks * BLOCK * form.value_bytes());
+        match form {
+            Form::Codes => {
+                let (scales, biases, sums) = (part.1.row(row), part.2.row(row), part.3.row(row));
+                assert!(scales.len() == blocks && biases.len() == blocks && sums.len() == blocks);
+                // SAFETY: the lengths were checked; the table was chosen for this CPU.
+                unsafe {
+                    (self.quantize_row)(
+                        x.as_ptr(),
+                        x.len(),
+                        data.as_mut_ptr().cast(),
+                        scales.as_mut_ptr(),
+                        biases.as_mut_ptr(),
+                        sums.as_mut_ptr(),
+                    );
+                }
+            }
+            Form::F32 => {
+                for (to, value) in data
+                    .chunks_exact_mut(4)
+                    .zip(x.iter().chain(std::iter::repeat(&0.0)))
+                {
+                    to.copy_from_slice(&value.to_ne_bytes());
+                }
+            }
+            // SAFETY: the length was checked; rows of the arena's activation memory are aligned to 64.
+            Form::Bf16 => unsafe { (self.bf16_row)(x.as_ptr(), x.len(), data.as_mut_ptr().cast()) },
+        }
+    }
+
+    /// Attention of the tokens of `output` (tokens x at least `group * head_dim`) over the keys they see.
+    /// `scratch` takes [`attention::scratch_length`] values.
+    pub fn attention(&self, input: &AttentionInput<'_>, mut output: MatrixMut<'_, f32>, scratch: &mut [f32]) {
+        let tokens = output.rows();
+        let rows = tokens * input.group;
+        if rows == 0 {
+            return;
+        }
+        let bytes = |dtype| if dtype == DataType::F32 { 4 } else { 2 };
+        let width = input.group * input.head_dim;
+        assert!(rows <= attention::MAX_ROWS && output.columns() >= width);
+        assert!(input.queries.len() >= (tokens - 1) * input.query_stride + width);
+        let panels = input.key_count.div_ceil(simd::LANES);
+        assert!(input.keys.len() >= panels * input.head_dim * simd::LANES * bytes(input.key_type));
+        assert!(
+            input.values.len()
+                >= input.key_count * attention::value_dim(input.head_dim) * bytes(input.value_type)
+        );
+        assert!(scratch.len() >= attention::scratch_length(rows, input.head_dim));
+        assert!(input.position + tokens <= input.key_count);
+        assert!(CACHE_TYPES.contains(&input.key_type) && CACHE_TYPES.contains(&input.value_type));
+        let args = AttentionArgs {
+            queries: input.queries.as_ptr(),
+            query_stride: input.query_stride,
+            group: input.group,
+            head_dim: input.head_dim,
+            tokens,
+            position: input.position,
+            key_count: input.key_count,
+            causal: input.causal,
+            window: input.window,
+            scale: input.scale,
+            keys: input.keys.as_ptr(),
+            values: input.values.as_ptr(),
+            output: output.start(),
+            output_stride: output.stride(),
+            scratch: scratch.as_mut_ptr(),
+        };
+        let half = |dtype| usize::from(dtype == DataType::F16);
+        let kernel = self.attention[2 * half(input.key_type) + half(input.value_type)];
+        // SAFETY: the shapes were checked above; the table was chosen for this CPU.
+        unsafe { kernel(&args) }
+    }
+
+    /// Writes one token's key into the panels of its head.
+    pub fn store_key(&self, key: &[f32], position: usize, panels: &mut [u8], dtype: DataType) {
+        let half = dtype == DataType::F16;
+        let bytes = key.len() * simd::LANES * if half { 2 } else { 4 };
+        let panel = &mut panels[position / simd::LANES * bytes..][..bytes];
+        assert!(panel.as_ptr().addr() % 4 == 0);
+        // SAFETY: the panel holds `key.len()` rows of 16; it is aligned; the table was chosen for this CPU.
+        unsafe { (self.store_key)(key.as_ptr(), key.len(), position, panel.as_mut_ptr(), half) }
+    }
+
+    /// Writes one token's value into the rows of its head.
+    pub fn store_value(&self, value: &[f32], position: usize, rows: &mut [u8], dtype: DataType) {
+        let half = dtype == DataType::F16;
+        let bytes = attention::value_dim(value.len()) * if half { 2 } else { 4 };
+        let row = &mut rows[position * bytes..][..bytes];
+        // SAFETY: the row holds the padded value; the table was chosen for this CPU.
+        unsafe { (self.store_value)(value.as_ptr(), value.len(), row.as_mut_ptr(), half) }
+    }
+
+    /// `y = x / sqrt(mean(x^2) + epsilon) * weight`.
+    pub fn rms_norm(&self, x: &[f32], weight: &[f32], epsilon: f32, y: &mut [f32]) {
+        assert!(x.len() == weight.len() && x.len() == y.len());
+        // SAFETY: the lengths were checked; the table was chosen for this CPU.
+        unsafe { (self.rms_norm)(x.as_ptr(), weight.as_ptr(), x.len(), epsilon, y.as_mut_ptr()) }
+    }
+
+    /// `gate = silu(gate) * up`.
+    pub fn silu_gate(&self, gate: &mut [f32], up: &[f32]) {
+        assert!(gate.len() == up.len());
+        // SAFETY: the lengths were checked; the table was chosen for this CPU.
+        unsafe { (self.silu_gate)(gate.as_ptr(), up.as_ptr(), gate.len(), gate.as_mut_ptr()) }
+    }
+
+    /// Rotates the halves of `count` vectors of `2 * cosine.len()` values, `stride` apart (RoPE).
+    pub fn rotate_halves(&self, x: &mut [f32], count: usize, stride: usize, cosine: &[f32], sine: &[f32]) {
+        let half = cosine.len();
+        assert!(sine.len() == half && (count == 0 || (count - 1) * stride + 2 * half <= x.len()));
+        // SAFETY: the lengths were checked; the table was chosen for this CPU.
+        unsafe {
+            (self.rotate_halves)(
+                x.as_mut_ptr(),
+                count,
+                stride,
+                half,
+                cosine.as_ptr(),
+                sine.as_ptr(),
+            )
+        }
+    }
+
+    /// e^x of 16 values.
+    pub fn exp(&self, x: &mut [f32; simd::LANES]) {
+        // SAFETY: 16 values; the table was chosen for this CPU.
+        unsafe { (self.exp)(x.as_mut_ptr()) }
+    }
+
+    /// x / (1 + e^-x) of 16 values.
+    pub fn silu(&self, x: &mut [f32; simd::LANES]) {
+        // SAFETY: 16 values; the table was chosen for this CPU.
+        unsafe { (self.silu)(x.as_mut_ptr()) }
+    }
+}

@@ -1,0 +1,306 @@
+//! AVX2 with FMA and F16C; with and without AVX-VNNI.
+
+use super::simd::{LANES, Simd};
+use super::table::Isa;
+use std::arch::x86_64::*;
+
+/// AVX2; `VNNI` says whether the 256-bit `vpdpbusd` is there too.
+#[derive(Clone, Copy)]
+pub struct Avx2<const VNNI: bool>;
+
+type F = [__m256; 2];
+type I = [__m256i; 2];
+
+/// Sum of eight lanes by the fixed tree: i with i + 4, then + 2, + 1.
+///
+/// # Safety
+/// The CPU must have AVX.
+#[inline(always)]
+pub(super) unsafe fn reduce_add_8(value: __m256) -> f32 {
+    // SAFETY: register operations only.
+    unsafe {
+        let four = _mm_add_ps(_mm256_castps256_ps128(value), _mm256_extractf128_ps::<1>(value));
+        let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+        _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+    }
+}
+
+/// `vpmaddubsw` saturates at 16 bits when w can be above 127. Even and odd bytes as 16-bit numbers through
+/// `vpmaddwd` are exact for every w and x.
+#[inline(always)]
+unsafe fn dot4_exact(sum: __m256i, w: __m256i, x: __m256i) -> __m256i {
+    // SAFETY: register operations only.
+    unsafe {
+        let x_even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(x));
+        let even = _mm256_madd_epi16(_mm256_and_si256(w, _mm256_set1_epi16(0xff)), x_even);
+        let odd = _mm256_madd_epi16(_mm256_srli_epi16::<8>(w), _mm256_srai_epi16::<8>(x));
+        _mm256_add_epi32(sum, _mm256_add_epi32(even, odd))
+    }
+}
+
+/// For w of at most 127: 2 * 127 * 128 fits into 16 bits.
+#[inline(always)]
+unsafe fn dot4_saturating(sum: __m256i, w: __m256i, x: __m256i) -> __m256i {
+    // SAFETY: register operations only.
+    unsafe {
+        let pairs = _mm256_maddubs_epi16(w, x);
+        _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+    }
+}
+
+/// The value, a denormal as zero of its sign.
+#[inline(always)]
+unsafe fn flush(value: __m256) -> __m256 {
+    // SAFETY: register operations only.
+    unsafe {
+        let sign = _mm256_set1_ps(-0.0);
+        let small =
+            _mm256_cmp_ps::<_CMP_LT_OQ>(_mm256_andnot_ps(sign, value), _mm256_set1_ps(f32::MIN_POSITIVE));
+        _mm256_blendv_ps(value, _mm256_and_ps(value, sign), small)
+    }
+}
+
+/// What `vdpbf16ps` does, in eight lanes.
+#[inline(always)]
+unsafe fn dot2_bf16_8(sum: __m256, w: __m256i, x: __m256i) -> __m256 {
+    // SAFETY: register operations only.
+    unsafe {
+        let high = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+        let w_odd = flush(_mm256_castsi256_ps(_mm256_and_si256(w, high)));
+        let x_odd = flush(_mm256_castsi256_ps(_mm256_and_si256(x, high)));
+        let w_even = flush(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(w)));
+        let x_even = flush(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(x)));
+        let sum = flush(_mm256_fmadd_ps(w_odd, x_odd, flush(sum)));
+        flush(_mm256_fmadd_ps(w_even, x_even, sum))
+    }
+}
+
+// SAFETY of the whole block: the caller promises that the CPU has the instructions and that pointers are valid.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl<const VNNI: bool> Simd for Avx2<VNNI> {
+    type F = F;
+    type I = I;
+    const TILE_TOKENS: usize = 2;
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> F {
+        unsafe { [_mm256_set1_ps(value); 2] }
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> F {
+        unsafe { [_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8))] }
+    }
+    #[inline(always)]
+    unsafe fn load_partial(from: *const f32, count: usize) -> F {
+        let mut lanes = [0f32; LANES];
+        unsafe {
+            std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), count);
+            Self::load(lanes.as_ptr())
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(from: *const u16) -> F {
+        unsafe {
+            [
+                _mm256_cvtph_ps(_mm_loadu_si128(from.cast())),
+                _mm256_cvtph_ps(_mm_loadu_si128(from.add(8).cast())),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> F {
+        unsafe {
+            let low = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+            let high = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.add(8).cast()));
+            [
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(low)),
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(high)),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn store(to: *mut f32, value: F) {
+        unsafe {
+            _mm256_storeu_ps(to, value[0]);
+            _mm256_storeu_ps(to.add(8), value[1]);
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_partial(to: *mut f32, value: F, count: usize) {
+        let mut lanes = [0f32; LANES];
+        unsafe {
+            Self::store(lanes.as_mut_ptr(), value);
+            std::ptr::copy_nonoverlapping(lanes.as_ptr(), to, count);
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_f16(to: *mut u16, value: F) {
+        unsafe {
+            _mm_storeu_si128(to.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(value[0]));
+            _mm_storeu_si128(
+                to.add(8).cast(),
+                _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(value[1]),
+            );
+        }
+    }
+    #[inline(always)]
+    unsafe fn add(a: F, b: F) -> F {
+        unsafe { [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])] }
+    }
+    #[inline(always)]
+    unsafe fn sub(a: F, b: F) -> F {
+        unsafe { [_mm256_sub_ps(a[0], b[0]), _mm256_sub_ps(a[1], b[1])] }
+    }
+    #[inline(always)]
+    unsafe fn mul(a: F, b: F) -> F {
+        unsafe { [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])] }
+    }
+    #[inline(always)]
+    unsafe fn div(a: F, b: F) -> F {
+        unsafe { [_mm256_div_ps(a[0], b[0]), _mm256_div_ps(a[1], b[1])] }
+    }
+    #[inline(always)]
+    unsafe fn fma(a: F, b: F, c: F) -> F {
+        unsafe {
+            [
+                _mm256_fmadd_ps(a[0], b[0], c[0]),
+                _mm256_fmadd_ps(a[1], b[1], c[1]),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn max(a: F, b: F) -> F {
+        unsafe { [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])] }
+    }
+    #[inline(always)]
+    unsafe fn select_less(a: F, b: F, yes: F, no: F) -> F {
+        unsafe {
+            [
+                _mm256_blendv_ps(no[0], yes[0], _mm256_cmp_ps::<_CMP_LT_OQ>(a[0], b[0])),
+                _mm256_blendv_ps(no[1], yes[1], _mm256_cmp_ps::<_CMP_LT_OQ>(a[1], b[1])),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn to_int(value: F) -> I {
+        unsafe { [_mm256_cvtps_epi32(value[0]), _mm256_cvtps_epi32(value[1])] }
+    }
+    #[inline(always)]
+    unsafe fn to_float(value: I) -> F {
+        unsafe { [_mm256_cvtepi32_ps(value[0]), _mm256_cvtepi32_ps(value[1])] }
+    }
+    #[inline(always)]
+    unsafe fn bits(value: F) -> I {
+        unsafe { [_mm256_castps_si256(value[0]), _mm256_castps_si256(value[1])] }
+    }
+    #[inline(always)]
+    unsafe fn from_bits(value: I) -> F {
+        unsafe { [_mm256_castsi256_ps(value[0]), _mm256_castsi256_ps(value[1])] }
+    }
+    #[inline(always)]
+    unsafe fn int_splat(value: i32) -> I {
+        unsafe { [_mm256_set1_epi32(value); 2] }
+    }
+    #[inline(always)]
+    unsafe fn int_broadcast(from: *const u8) -> I {
+        unsafe { [_mm256_set1_epi32(from.cast::<i32>().read_unaligned()); 2] }
+    }
+    #[inline(always)]
+    unsafe fn int_load(from: *const u8) -> I {
+        unsafe {
+            [
+                _mm256_loadu_si256(from.cast()),
+                _mm256_loadu_si256(from.add(32).cast()),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn int_store(to: *mut u8, value: I) {
+        unsafe {
+            _mm256_storeu_si256(to.cast(), value[0]);
+            _mm256_storeu_si256(to.add(32).cast(), value[1]);
+        }
+    }
+    #[inline(always)]
+    unsafe fn int_add(a: I, b: I) -> I {
+        unsafe { [_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])] }
+    }
+    #[inline(always)]
+    unsafe fn int_sub(a: I, b: I) -> I {
+        unsafe { [_mm256_sub_epi32(a[0], b[0]), _mm256_sub_epi32(a[1], b[1])] }
+    }
+    #[inline(always)]
+    unsafe fn int_and(a: I, b: I) -> I {
+        unsafe { [_mm256_and_si256(a[0], b[0]), _mm256_and_si256(a[1], b[1])] }
+    }
+    #[inline(always)]
+    unsafe fn int_or(a: I, b: I) -> I {
+        unsafe { [_mm256_or_si256(a[0], b[0]), _mm256_or_si256(a[1], b[1])] }
+    }
+    #[inline(always)]
+    unsafe fn int_max(a: I, b: I) -> I {
+        unsafe { [_mm256_max_epi32(a[0], b[0]), _mm256_max_epi32(a[1], b[1])] }
+    }
+    #[inline(always)]
+    unsafe fn shift_left<const N: i32>(a: I) -> I {
+        unsafe { [_mm256_slli_epi32::<N>(a[0]), _mm256_slli_epi32::<N>(a[1])] }
+    }
+    #[inline(always)]
+    unsafe fn shift_right<const N: i32>(a: I) -> I {
+        unsafe { [_mm256_srli_epi32::<N>(a[0]), _mm256_srli_epi32::<N>(a[1])] }
+    }
+    #[inline(always)]
+    unsafe fn shift_right_signed<const N: i32>(a: I) -> I {
+        unsafe { [_mm256_srai_epi32::<N>(a[0]), _mm256_srai_epi32::<N>(a[1])] }
+    }
+    #[inline(always)]
+    unsafe fn dot4(sum: I, w: I, x: I) -> I {
+        unsafe {
+            if VNNI {
+                [
+                    _mm256_dpbusd_avx_epi32(sum[0], w[0], x[0]),
+                    _mm256_dpbusd_avx_epi32(sum[1], w[1], x[1]),
+                ]
+            } else {
+                [dot4_exact(sum[0], w[0], x[0]), dot4_exact(sum[1], w[1], x[1])]
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot4_small(sum: I, w: I, x: I) -> I {
+        unsafe {
+            if VNNI {
+                Self::dot4(sum, w, x)
+            } else {
+                [
+                    dot4_saturating(sum[0], w[0], x[0]),
+                    dot4_saturating(sum[1], w[1], x[1]),
+                ]
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot2_bf16(sum: F, w: I, x: I) -> F {
+        unsafe { [dot2_bf16_8(sum[0], w[0], x[0]), dot2_bf16_8(sum[1], w[1], x[1])] }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(to: *mut i8, value: I) {
+        let mut lanes = [0i32; LANES];
+        unsafe {
+            Self::int_store(lanes.as_mut_ptr().cast(), value);
+            to.cast::<[i8; LANES]>()
+                .write_unaligned(lanes.map(|lane| lane as i8));
+        }
+    }
+    #[inline(always)]
+    unsafe fn prefetch(address: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn reduce_add(value: F) -> f32 {
+        unsafe { reduce_add_8(_mm256_add_ps(value[0], value[1])) }
+    }
+}
+
+super::table::kernel_table!(WITH_VNNI: Avx2<true>, Isa::AvxVnni, #[target_feature(enable = "avx2,fma,f16c,bmi2,avxvnni")]);
+super::table::kernel_table!(WITHOUT_VNNI: Avx2<false>, Isa::Avx2, #[target_feature(enable = "avx2,fma,f16c,bmi2")]);

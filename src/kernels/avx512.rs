@@ -1,0 +1,229 @@
+//! AVX-512 (F, BW, DQ, VL) with VNNI; with and without BF16.
+
+use super::simd::{LANES, Simd};
+use super::table::Isa;
+use std::arch::x86_64::*;
+
+/// AVX-512 with VNNI; `BF16` says whether `vdpbf16ps` is there too.
+#[derive(Clone, Copy)]
+pub struct Avx512<const BF16: bool>;
+
+#[inline(always)]
+fn mask(count: usize) -> __mmask16 {
+    ((1u32 << count.min(LANES)) - 1) as __mmask16
+}
+
+/// The same bits, as pairs of bf16.
+#[inline(always)]
+unsafe fn as_bf16(value: __m512i) -> __m512bh {
+    // SAFETY: both are 512 bits without meaning of their own.
+    unsafe { std::mem::transmute(value) }
+}
+
+/// The value, a denormal as zero of its sign.
+#[inline(always)]
+unsafe fn flush(value: __m512) -> __m512 {
+    // SAFETY: register operations only.
+    unsafe {
+        let small = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(_mm512_abs_ps(value), _mm512_set1_ps(f32::MIN_POSITIVE));
+        let sign = _mm512_and_si512(_mm512_castps_si512(value), _mm512_set1_epi32(i32::MIN));
+        _mm512_mask_blend_ps(small, value, _mm512_castsi512_ps(sign))
+    }
+}
+
+// SAFETY of the whole block: the caller promises that the CPU has the instructions and that pointers are valid.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl<const BF16: bool> Simd for Avx512<BF16> {
+    type F = __m512;
+    type I = __m512i;
+    const TILE_TOKENS: usize = 6;
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> __m512 {
+        unsafe { _mm512_set1_ps(value) }
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> __m512 {
+        unsafe { _mm512_loadu_ps(from) }
+    }
+    #[inline(always)]
+    unsafe fn load_partial(from: *const f32, count: usize) -> __m512 {
+        unsafe { _mm512_maskz_loadu_ps(mask(count), from) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(from: *const u16) -> __m512 {
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> __m512 {
+        unsafe {
+            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store(to: *mut f32, value: __m512) {
+        unsafe { _mm512_storeu_ps(to, value) }
+    }
+    #[inline(always)]
+    unsafe fn store_partial(to: *mut f32, value: __m512, count: usize) {
+        unsafe { _mm512_mask_storeu_ps(to, mask(count), value) }
+    }
+    #[inline(always)]
+    unsafe fn store_f16(to: *mut u16, value: __m512) {
+        unsafe { _mm256_storeu_si256(to.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(value)) }
+    }
+    #[inline(always)]
+    unsafe fn add(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_add_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn sub(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_sub_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn mul(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn div(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_div_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    unsafe fn max(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_max_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn select_less(a: __m512, b: __m512, yes: __m512, no: __m512) -> __m512 {
+        unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), no, yes) }
+    }
+    #[inline(always)]
+    unsafe fn to_int(value: __m512) -> __m512i {
+        unsafe { _mm512_cvtps_epi32(value) }
+    }
+    #[inline(always)]
+    unsafe fn to_float(value: __m512i) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(value) }
+    }
+    #[inline(always)]
+    unsafe fn bits(value: __m512) -> __m512i {
+        unsafe { _mm512_castps_si512(value) }
+    }
+    #[inline(always)]
+    unsafe fn from_bits(value: __m512i) -> __m512 {
+        unsafe { _mm512_castsi512_ps(value) }
+    }
+    #[inline(always)]
+    unsafe fn int_splat(value: i32) -> __m512i {
+        unsafe { _mm512_set1_epi32(value) }
+    }
+    #[inline(always)]
+    unsafe fn int_broadcast(from: *const u8) -> __m512i {
+        unsafe { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn int_load(from: *const u8) -> __m512i {
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn int_store(to: *mut u8, value: __m512i) {
+        unsafe { _mm512_storeu_si512(to.cast(), value) }
+    }
+    #[inline(always)]
+    unsafe fn int_add(a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_add_epi32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn int_sub(a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_sub_epi32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn int_and(a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_and_si512(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn int_or(a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_or_si512(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn int_max(a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_max_epi32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn shift_left<const N: i32>(a: __m512i) -> __m512i {
+        unsafe { _mm512_sll_epi32(a, _mm_cvtsi32_si128(N)) }
+    }
+    #[inline(always)]
+    unsafe fn shift_right<const N: i32>(a: __m512i) -> __m512i {
+        unsafe { _mm512_srl_epi32(a, _mm_cvtsi32_si128(N)) }
+    }
+    #[inline(always)]
+    unsafe fn shift_right_signed<const N: i32>(a: __m512i) -> __m512i {
+        unsafe { _mm512_sra_epi32(a, _mm_cvtsi32_si128(N)) }
+    }
+    #[inline(always)]
+    unsafe fn dot4(sum: __m512i, w: __m512i, x: __m512i) -> __m512i {
+        unsafe { _mm512_dpbusd_epi32(sum, w, x) }
+    }
+    #[inline(always)]
+    unsafe fn dot4_small(sum: __m512i, w: __m512i, x: __m512i) -> __m512i {
+        unsafe { _mm512_dpbusd_epi32(sum, w, x) }
+    }
+    #[inline(always)]
+    unsafe fn dot2_bf16(sum: __m512, w: __m512i, x: __m512i) -> __m512 {
+        unsafe {
+            if BF16 {
+                return _mm512_dpbf16_ps(sum, as_bf16(w), as_bf16(x));
+            }
+            let high = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+            let w_odd = flush(_mm512_castsi512_ps(_mm512_and_si512(w, high)));
+            let x_odd = flush(_mm512_castsi512_ps(_mm512_and_si512(x, high)));
+            let w_even = flush(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(w)));
+            let x_even = flush(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(x)));
+            let sum = flush(_mm512_fmadd_ps(w_odd, x_odd, flush(sum)));
+            flush(_mm512_fmadd_ps(w_even, x_even, sum))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(to: *mut i8, value: __m512i) {
+        unsafe { _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(value)) }
+    }
+    #[inline(always)]
+    unsafe fn prefetch(address: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn reduce_add(value: __m512) -> f32 {
+        unsafe {
+            let half = _mm256_add_ps(_mm512_castps512_ps256(value), _mm512_extractf32x8_ps::<1>(value));
+            super::avx2::reduce_add_8(half)
+        }
+    }
+    #[inline(always)]
+    unsafe fn reduce_max(value: __m512) -> f32 {
+        unsafe { _mm512_reduce_max_ps(value) }
+    }
+    #[inline(always)]
+    unsafe fn int_reduce_max(value: __m512i) -> i32 {
+        unsafe { _mm512_reduce_max_epi32(value) }
+    }
+    #[inline(always)]
+    unsafe fn int_reduce_add(value: __m512i) -> i32 {
+        unsafe { _mm512_reduce_add_epi32(value) }
+    }
+}
+
+super::table::kernel_table!(
+    WITH_BF16: Avx512<true>,
+    Isa::Avx512,
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c,bmi2")]
+);
+super::table::kernel_table!(
+    WITHOUT_BF16: Avx512<false>,
+    Isa::Avx512,
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c,bmi2")]
+);

@@ -1,0 +1,396 @@
+//! Matrix products: activations (tokens x inputs) times packed weights (rows x inputs).
+//!
+//! ```text
+//! for each pair of panels, for each tile of tokens:
+//!     for each block of 32 inputs, in order:
+//!         dot[token][row]  = sum of code * activation     exact, in i32
+//!         acc[token][row]  = fma(f32(dot) * weight scale, activation scale, acc)
+//!         acc[token][row]  = fma(minimum, activation scale * activation sum, acc)   where the type has minima
+//!     output = acc (+ bias) (+ what was there)
+//! ```
+//! 1. A lane is a row: no horizontal sums, and the same order of additions on every instruction set.
+//! 2. The offset of the codes is taken off in the accumulator's start: -offset * sum of the activations.
+//! 3. The tile is two panels by [`Simd::TILE_TOKENS`]: each loaded vector of codes serves all tokens of the
+//!    tile, each broadcast activation both panels, and all accumulators stay in registers.
+
+use super::decode::Weights;
+use super::simd::{LANES, Simd};
+use crate::quant::packed::{BLOCK, PANEL};
+
+/// Calls the instance of a tile for the given numbers of panels and tokens.
+macro_rules! dispatch_tile {
+    ($panels:expr, $tokens:expr, |$P:ident, $T:ident| $call:expr) => {
+        dispatch_tile!(@each $panels, $tokens, $P, $T, $call,
+            (2, 1) (2, 2) (2, 3) (2, 4) (2, 5) (2, 6) (1, 1) (1, 2) (1, 3) (1, 4) (1, 5) (1, 6))
+    };
+    (@each $panels:expr, $tokens:expr, $P:ident, $T:ident, $call:expr, $(($p:literal, $t:literal))*) => {
+        match ($panels, $tokens) {
+            $(($p, $t) => { const $P: usize = $p; const $T: usize = $t; $call })*
+            _ => {}
+        }
+    };
+}
+
+/// Calls a tile for every pair of panels and every few tokens. Not a function that takes a closure: a closure is
+/// compiled without the instructions of the kernel around it, and every intrinsic in it becomes a call.
+macro_rules! for_each_tile {
+    ($args:ident, $S:ident, |$panel:ident, $token:ident, $P:ident, $T:ident| $call:expr) => {
+        for $panel in (0..$args.panel_count).step_by(2) {
+            let mut $token = 0;
+            while $token < $args.tokens {
+                let tokens = $S::TILE_TOKENS.min($args.tokens - $token);
+                dispatch_tile!(2.min($args.panel_count - $panel), tokens, |$P, $T| $call);
+                $token += tokens;
+            }
+        }
+    };
+}
+
+pub(super) use dispatch_tile;
+
+/// What a matmul kernel reads and writes. The safe front is [`super::Kernels::matmul`].
+#[derive(Clone, Copy)]
+pub struct MatmulArgs {
+    /// The first panel to multiply.
+    pub panels: *const u8,
+    /// Bytes from one panel to the next.
+    pub panel_bytes: usize,
+    /// Panels to multiply.
+    pub panel_count: usize,
+    /// Rows in these panels, at most 16 each; more are not written.
+    pub rows: usize,
+    /// Blocks of 32 inputs.
+    pub blocks: usize,
+    /// Tokens.
+    pub tokens: usize,
+    /// Activations of token 0: i8 codes, f32 or bf16, `32 * blocks` of them.
+    pub inputs: *const u8,
+    /// Bytes from one token's activations to the next.
+    pub input_stride: usize,
+    /// Scales of the activations `[token][block]`; unused by float types.
+    pub scales: *const f32,
+    /// -128 * sum of the codes `[token][block]`.
+    pub biases: *const i32,
+    /// Scale * sum of the codes `[token][block]`.
+    pub sums: *const f32,
+    /// Output of token 0, first row.
+    pub output: *mut f32,
+    /// Values from one token's output to the next.
+    pub output_stride: usize,
+    /// Added to every token's output, one value per row; may be null.
+    pub row_bias: *const f32,
+    /// Adds to what the output holds.
+    pub accumulate: bool,
+}
+
+/// A matmul kernel of one type and instruction set.
+///
+/// # Safety
+/// The pointers of the arguments are valid for the sizes given there, and the CPU has the instructions.
+pub type MatmulFn = unsafe fn(&MatmulArgs);
+
+impl MatmulArgs {
+    /// Writes one vector of 16 rows of one token.
+    ///
+    /// # Safety
+    /// As for the kernel.
+    #[inline(always)]
+    unsafe fn write<S: Simd>(&self, token: usize, panel: usize, mut value: S::F) {
+        let row = panel * PANEL;
+        let count = (self.rows - row).min(PANEL);
+        // SAFETY: `count` rows of this token are inside the output and the bias.
+        unsafe {
+            let output = self.output.add(token * self.output_stride + row);
+            if count == LANES {
+                if !self.row_bias.is_null() {
+                    value = S::add(value, S::load(self.row_bias.add(row)));
+                }
+                if self.accumulate {
+                    value = S::add(value, S::load(output));
+                }
+                S::store(output, value);
+            } else {
+                if !self.row_bias.is_null() {
+                    value = S::add(value, S::load_partial(self.row_bias.add(row), count));
+                }
+                if self.accumulate {
+                    value = S::add(value, S::load_partial(output, count));
+                }
+                S::store_partial(output, value, count);
+            }
+        }
+    }
+}
+
+/// Weights of codes times activations of codes.
+///
+/// # Safety
+/// See [`MatmulFn`].
+#[inline(always)]
+pub unsafe fn matmul_codes<S: Simd, W: Weights>(args: &MatmulArgs) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        for_each_tile!(args, S, |panel, token, P, T| code_tile::<S, W, P, T>(
+            args, panel, token
+        ));
+    }
+}
+
+/// `P` panels by `T` tokens.
+///
+/// # Safety
+/// See [`MatmulFn`].
+#[inline(always)]
+unsafe fn code_tile<S: Simd, W: Weights, const P: usize, const T: usize>(
+    args: &MatmulArgs,
+    panel: usize,
+    token: usize,
+) {
+    if T > S::TILE_TOKENS {
+        return;
+    }
+    // SAFETY: as the caller promises; `panel + P` panels and `token + T` tokens exist.
+    unsafe {
+        let codes = args.panels.add(panel * args.panel_bytes);
+        let scales = codes.add(args.blocks * W::CODE_BYTES);
+        let inputs = args.inputs.add(token * args.input_stride);
+        let first = token * args.blocks;
+        let mut acc = [[S::splat(0.0); P]; T];
+        for block in 0..args.blocks {
+            let mut dot = [[S::int_splat(0); P]; T];
+            if let Some(shift) = W::OFFSET_SHIFT {
+                for t in 0..T {
+                    let bias = S::int_broadcast(args.biases.add(first + t * args.blocks + block).cast());
+                    dot[t] = [offset_bias::<S>(bias, shift); P];
+                }
+            }
+            for step in 0..4 {
+                let mut w = [[S::int_splat(0); 2]; P];
+                for p in 0..P {
+                    w[p] = W::pair::<S>(codes.add(p * args.panel_bytes + block * W::CODE_BYTES), step);
+                }
+                for half in 0..2 {
+                    for t in 0..T {
+                        let x = S::int_broadcast(
+                            inputs.add(t * args.input_stride + block * BLOCK + 4 * step + 16 * half),
+                        );
+                        for p in 0..P {
+                            dot[t][p] = dot4::<S, W>(dot[t][p], w[p][half], x);
+                        }
+                    }
+                }
+            }
+            let mut scale = [S::splat(0.0); P];
+            for p in 0..P {
+                scale[p] = W::scale::<S>(scales.add(p * args.panel_bytes), block);
+            }
+            for t in 0..T {
+                let x_scale = S::splat(*args.scales.add(first + t * args.blocks + block));
+                for p in 0..P {
+                    let product = S::mul(S::to_float(dot[t][p]), scale[p]);
+                    acc[t][p] = S::fma(product, x_scale, acc[t][p]);
+                }
+            }
+            if W::HAS_MINIMUM {
+                let mut minimum = [S::splat(0.0); P];
+                for p in 0..P {
+                    minimum[p] = W::minimum::<S>(scales.add(p * args.panel_bytes), block);
+                }
+                for t in 0..T {
+                    let sum = S::splat(*args.sums.add(first + t * args.blocks + block));
+                    for p in 0..P {
+                        acc[t][p] = S::fma(minimum[p], sum, acc[t][p]);
+                    }
+                }
+            }
+        }
+        for t in 0..T {
+            for p in 0..P {
+                args.write::<S>(token + t, panel + p, acc[t][p]);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn dot4<S: Simd, W: Weights>(sum: S::I, w: S::I, x: S::I) -> S::I {
+    // SAFETY: register operations; the caller has the instructions.
+    unsafe {
+        if W::SMALL {
+            S::dot4_small(sum, w, x)
+        } else {
+            S::dot4(sum, w, x)
+        }
+    }
+}
+
+/// -128 * sum becomes -(128 >> shift) * sum: exact, the low bits are zero.
+#[inline(always)]
+unsafe fn offset_bias<S: Simd>(bias: S::I, shift: i32) -> S::I {
+    // SAFETY: register operations; the caller has the instructions.
+    unsafe {
+        match shift {
+            0 => bias,
+            2 => S::shift_right_signed::<2>(bias),
+            3 => S::shift_right_signed::<3>(bias),
+            4 => S::shift_right_signed::<4>(bias),
+            5 => S::shift_right_signed::<5>(bias),
+            _ => S::shift_right_signed::<6>(bias),
+        }
+    }
+}
+
+/// Rows of 16 values that a float kernel streams: packed weights, keys, values.
+pub trait FloatRows: 'static {
+    /// Bytes of one value.
+    const BYTES: usize;
+    /// 16 values as f32.
+    ///
+    /// # Safety
+    /// 16 values can be read; the CPU has the instructions of `S`.
+    unsafe fn load<S: Simd>(from: *const u8) -> S::F;
+}
+
+/// 32-bit floats.
+pub struct F32Rows;
+/// IEEE half floats.
+pub struct F16Rows;
+
+#[allow(clippy::undocumented_unsafe_blocks)] // The trait's promise.
+impl FloatRows for F32Rows {
+    const BYTES: usize = 4;
+    #[inline(always)]
+    unsafe fn load<S: Simd>(from: *const u8) -> S::F {
+        unsafe { S::load(from.cast()) }
+    }
+}
+#[allow(clippy::undocumented_unsafe_blocks)] // The trait's promise.
+impl FloatRows for F16Rows {
+    const BYTES: usize = 2;
+    #[inline(always)]
+    unsafe fn load<S: Simd>(from: *const u8) -> S::F {
+        unsafe { S::load_f16(from.cast()) }
+    }
+}
+
+/// The float product that everything else is made of: `T` rows of `a` times `N` vectors of `b`, over `depth` steps in order.
+///
+/// `sum[t][n] = fma(a[t * a_stride + k], b[k * b_step + n * b_vector .. + 16], sum)`, steps of `b` in bytes.
+///
+/// # Safety
+/// All those elements can be read; the CPU has the instructions of `S`.
+#[inline(always)]
+pub unsafe fn float_tile<S: Simd, B: FloatRows, const N: usize, const T: usize>(
+    a: *const f32,
+    a_stride: usize,
+    b: *const u8,
+    b_step: usize,
+    b_vector: usize,
+    depth: usize,
+) -> [[S::F; N]; T] {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let mut sum = [[S::splat(0.0); N]; T];
+        for k in 0..depth {
+            let mut row = [S::splat(0.0); N];
+            for n in 0..N {
+                row[n] = B::load::<S>(b.add(k * b_step + n * b_vector));
+            }
+            for t in 0..T {
+                let x = S::splat(*a.add(t * a_stride + k));
+                for n in 0..N {
+                    sum[t][n] = S::fma(row[n], x, sum[t][n]);
+                }
+            }
+        }
+        sum
+    }
+}
+
+/// F32 or F16 weights times f32 activations, in the order of the inputs.
+///
+/// # Safety
+/// See [`MatmulFn`].
+#[inline(always)]
+pub unsafe fn matmul_floats<S: Simd, B: FloatRows>(args: &MatmulArgs) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        for_each_tile!(args, S, |panel, token, P, T| float_panels::<S, B, P, T>(
+            args, panel, token
+        ));
+    }
+}
+
+#[inline(always)]
+unsafe fn float_panels<S: Simd, B: FloatRows, const P: usize, const T: usize>(
+    args: &MatmulArgs,
+    panel: usize,
+    token: usize,
+) {
+    if T > S::TILE_TOKENS {
+        return;
+    }
+    // SAFETY: as the caller of the kernel promises; `panel + P` panels and `token + T` tokens exist.
+    unsafe {
+        let sum = float_tile::<S, B, P, T>(
+            args.inputs.add(token * args.input_stride).cast(),
+            args.input_stride / 4,
+            args.panels.add(panel * args.panel_bytes),
+            PANEL * B::BYTES,
+            args.panel_bytes,
+            args.blocks * BLOCK,
+        );
+        for t in 0..T {
+            for p in 0..P {
+                args.write::<S>(token + t, panel + p, sum[t][p]);
+            }
+        }
+    }
+}
+
+/// BF16 weights times activations rounded to bf16, pair of inputs after pair.
+///
+/// # Safety
+/// See [`MatmulFn`].
+#[inline(always)]
+pub unsafe fn matmul_bf16<S: Simd>(args: &MatmulArgs) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        for_each_tile!(args, S, |panel, token, P, T| bf16_panels::<S, P, T>(
+            args, panel, token
+        ));
+    }
+}
+
+#[inline(always)]
+unsafe fn bf16_panels<S: Simd, const P: usize, const T: usize>(
+    args: &MatmulArgs,
+    panel: usize,
+    token: usize,
+) {
+    if T > S::TILE_TOKENS {
+        return;
+    }
+    // SAFETY: as the caller of the kernel promises; `panel + P` panels and `token + T` tokens exist.
+    unsafe {
+        let weights = args.panels.add(panel * args.panel_bytes);
+        let mut sum = [[S::splat(0.0); P]; T];
+        for pair in 0..args.blocks * BLOCK / 2 {
+            let mut w = [S::int_splat(0); P];
+            for p in 0..P {
+                w[p] = S::int_load(weights.add(p * args.panel_bytes + pair * PANEL * 4));
+            }
+            for t in 0..T {
+                let x = S::int_broadcast(args.inputs.add((token + t) * args.input_stride + 4 * pair));
+                for p in 0..P {
+                    sum[t][p] = S::dot2_bf16(sum[t][p], w[p], x);
+                }
+            }
+        }
+        for t in 0..T {
+            for p in 0..P {
+                args.write::<S>(token + t, panel + p, sum[t][p]);
+            }
+        }
+    }
+}

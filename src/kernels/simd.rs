@@ -1,0 +1,117 @@
+//! The small set of vector operations that every kernel body is written in.
+//!
+//! A vector has 16 lanes on every instruction set: one 512-bit register, two 256-bit ones, four
+//! 128-bit ones, or an array. So the order of every addition is the same everywhere, and so are the bits.
+
+/// Lanes of a vector; also the rows of a panel and the tokens of a key panel.
+pub const LANES: usize = 16;
+
+/// An instruction set. Every method is `unsafe` for two reasons: it may be called only where the CPU has
+/// the instructions, and its pointers must be valid for what it reads or writes (no alignment is required).
+///
+/// All floats are rounded to nearest even; no method flushes denormals, except [`Simd::dot2_bf16`].
+#[allow(clippy::missing_safety_doc, missing_docs)]
+pub trait Simd: Copy + 'static {
+    /// 16 f32.
+    type F: Copy;
+    /// 16 i32, or 64 bytes.
+    type I: Copy;
+    /// Tokens in the register tile of the 8-bit matmul, with two panels.
+    const TILE_TOKENS: usize;
+
+    unsafe fn splat(value: f32) -> Self::F;
+    unsafe fn load(from: *const f32) -> Self::F;
+    /// `count` lanes (at most 16), the others zero.
+    unsafe fn load_partial(from: *const f32, count: usize) -> Self::F;
+    unsafe fn load_f16(from: *const u16) -> Self::F;
+    unsafe fn load_bf16(from: *const u16) -> Self::F;
+    unsafe fn store(to: *mut f32, value: Self::F);
+    unsafe fn store_partial(to: *mut f32, value: Self::F, count: usize);
+    unsafe fn store_f16(to: *mut u16, value: Self::F);
+    unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn sub(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn div(a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b + c`, rounded once.
+    unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `a > b ? a : b` per lane: `b` when either is NaN, as `maxps`.
+    unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
+    /// `a < b ? yes : no` per lane; `no` when either is NaN.
+    unsafe fn select_less(a: Self::F, b: Self::F, yes: Self::F, no: Self::F) -> Self::F;
+    /// Nearest integer, ties to even; unspecified outside the range of i32 and for NaN.
+    unsafe fn to_int(value: Self::F) -> Self::I;
+    unsafe fn to_float(value: Self::I) -> Self::F;
+    unsafe fn bits(value: Self::F) -> Self::I;
+    unsafe fn from_bits(value: Self::I) -> Self::F;
+
+    unsafe fn int_splat(value: i32) -> Self::I;
+    /// The i32 at `from` in every lane.
+    unsafe fn int_broadcast(from: *const u8) -> Self::I;
+    unsafe fn int_load(from: *const u8) -> Self::I;
+    unsafe fn int_store(to: *mut u8, value: Self::I);
+    unsafe fn int_add(a: Self::I, b: Self::I) -> Self::I;
+    unsafe fn int_sub(a: Self::I, b: Self::I) -> Self::I;
+    unsafe fn int_and(a: Self::I, b: Self::I) -> Self::I;
+    unsafe fn int_or(a: Self::I, b: Self::I) -> Self::I;
+    unsafe fn int_max(a: Self::I, b: Self::I) -> Self::I;
+    unsafe fn shift_left<const N: i32>(a: Self::I) -> Self::I;
+    /// Logical, per 32-bit lane.
+    unsafe fn shift_right<const N: i32>(a: Self::I) -> Self::I;
+    /// Arithmetic, per 32-bit lane.
+    unsafe fn shift_right_signed<const N: i32>(a: Self::I) -> Self::I;
+    /// Per lane: `sum + w0 x0 + w1 x1 + w2 x2 + w3 x3`, `w` unsigned and `x` signed bytes (`vpdpbusd`).
+    unsafe fn dot4(sum: Self::I, w: Self::I, x: Self::I) -> Self::I;
+    /// [`Simd::dot4`] for `w` codes of at most 127, which some instruction sets do faster.
+    unsafe fn dot4_small(sum: Self::I, w: Self::I, x: Self::I) -> Self::I;
+    /// Per lane, over a pair of bf16: `fma(w0, x0, fma(w1, x1, sum))`, denormals taken and given as zero (`vdpbf16ps`).
+    unsafe fn dot2_bf16(sum: Self::F, w: Self::I, x: Self::I) -> Self::F;
+    /// The low byte of every lane: 16 bytes.
+    unsafe fn store_bytes(to: *mut i8, value: Self::I);
+    /// Brings a cache line closer; a hint, any address is allowed.
+    unsafe fn prefetch(address: *const u8);
+
+    /// Sum of the lanes by the fixed tree: lane i with i + 8, then + 4, + 2, + 1.
+    #[inline(always)]
+    unsafe fn reduce_add(value: Self::F) -> f32 {
+        let mut lanes = [0f32; LANES];
+        // SAFETY: the array holds 16 values.
+        unsafe { Self::store(lanes.as_mut_ptr(), value) };
+        let mut width = LANES / 2;
+        while width > 0 {
+            for i in 0..width {
+                lanes[i] += lanes[i + width];
+            }
+            width /= 2;
+        }
+        lanes[0]
+    }
+
+    /// Largest lane; exact, so the order does not matter. NaN-free input.
+    #[inline(always)]
+    unsafe fn reduce_max(value: Self::F) -> f32 {
+        let mut lanes = [0f32; LANES];
+        // SAFETY: the array holds 16 values.
+        unsafe { Self::store(lanes.as_mut_ptr(), value) };
+        lanes
+            .iter()
+            .fold(f32::NEG_INFINITY, |a, &b| if a > b { a } else { b })
+    }
+
+    /// Largest lane.
+    #[inline(always)]
+    unsafe fn int_reduce_max(value: Self::I) -> i32 {
+        let mut lanes = [0i32; LANES];
+        // SAFETY: the array holds 16 values.
+        unsafe { Self::int_store(lanes.as_mut_ptr().cast(), value) };
+        lanes.iter().fold(i32::MIN, |a, &b| a.max(b))
+    }
+
+    /// Wrapping sum of the lanes.
+    #[inline(always)]
+    unsafe fn int_reduce_add(value: Self::I) -> i32 {
+        let mut lanes = [0i32; LANES];
+        // SAFETY: the array holds 16 values.
+        unsafe { Self::int_store(lanes.as_mut_ptr().cast(), value) };
+        lanes.iter().fold(0, |a, &b| a.wrapping_add(b))
+    }
+}

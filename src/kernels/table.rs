@@ -1,0 +1,228 @@
+//! The table of kernels: one for each instruction set, chosen once, when a runtime is made.
+
+use super::attention::AttentionFn;
+use super::matmul::MatmulFn;
+use crate::base::error::{Error, Result};
+use crate::format::dtype::DataType;
+
+/// An instruction set that has a table, the slowest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(i32)]
+pub enum Isa {
+    /// Plain Rust: the reference.
+    Scalar = 0,
+    /// AVX2, FMA and F16C.
+    Avx2 = 1,
+    /// AVX2 with the 256-bit `vpdpbusd`.
+    AvxVnni = 2,
+    /// AVX-512 with VNNI, and BF16 where the CPU has it.
+    Avx512 = 3,
+}
+
+impl Isa {
+    /// Every instruction set, the slowest first.
+    pub const ALL: &[Isa] = &[Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512];
+
+    /// The name, as in `MANTLE_ISA`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Scalar => "scalar",
+            Isa::Avx2 => "avx2",
+            Isa::AvxVnni => "avxvnni",
+            Isa::Avx512 => "avx512",
+        }
+    }
+
+    /// The instruction set of a name.
+    pub fn from_name(name: &str) -> Result<Isa> {
+        Isa::ALL
+            .iter()
+            .copied()
+            .find(|isa| isa.name() == name)
+            .ok_or_else(|| {
+                let known: Vec<&str> = Isa::ALL.iter().map(|isa| isa.name()).collect();
+                Error::invalid(format!(
+                    "instruction set \"{name}\" is not known; expected one of {}",
+                    known.join(", ")
+                ))
+            })
+    }
+
+    /// Whether this CPU has it.
+    pub fn is_available(self) -> bool {
+        Kernels::of(self).is_some()
+    }
+
+    /// The fastest that this CPU has, at most `cap`.
+    pub fn best(cap: Isa) -> Isa {
+        Isa::ALL
+            .iter()
+            .rev()
+            .copied()
+            .find(|&isa| isa <= cap && isa.is_available())
+            .unwrap_or(Isa::Scalar)
+    }
+}
+
+/// A quantization kernel: see [`super::math::quantize_row`].
+pub(super) type QuantizeFn = unsafe fn(*const f32, usize, *mut i8, *mut f32, *mut i32, *mut f32);
+
+/// The kernels of one instruction set. Their safe fronts are methods in `kernels/mod.rs`.
+pub struct Kernels {
+    pub(super) isa: Isa,
+    pub(super) matmul_f32: MatmulFn,
+    pub(super) matmul_f16: MatmulFn,
+    pub(super) matmul_bf16: MatmulFn,
+    pub(super) matmul_q8_0: MatmulFn,
+    pub(super) matmul_q4_0: MatmulFn,
+    pub(super) matmul_q4_1: MatmulFn,
+    /// Keys and values: f32 f32, f32 f16, f16 f32, f16 f16.
+    pub(super) attention: [AttentionFn; 4],
+    pub(super) store_key: unsafe fn(*const f32, usize, usize, *mut u8, bool),
+    pub(super) store_value: unsafe fn(*const f32, usize, *mut u8, bool),
+    pub(super) quantize_row: QuantizeFn,
+    pub(super) bf16_row: unsafe fn(*const f32, usize, *mut u16),
+    pub(super) rms_norm: unsafe fn(*const f32, *const f32, usize, f32, *mut f32),
+    pub(super) silu_gate: unsafe fn(*const f32, *const f32, usize, *mut f32),
+    pub(super) rotate_halves: unsafe fn(*mut f32, usize, usize, usize, *const f32, *const f32),
+    pub(super) exp: unsafe fn(*mut f32),
+    pub(super) silu: unsafe fn(*mut f32),
+}
+
+impl Kernels {
+    /// The table of `isa`, when this CPU has its instructions.
+    pub fn of(isa: Isa) -> Option<&'static Kernels> {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c")
+                && is_x86_feature_detected!("bmi2");
+            let avx512 = avx2
+                && is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512vnni");
+            match isa {
+                Isa::Scalar => Some(&super::scalar::SCALAR),
+                Isa::Avx2 => avx2.then_some(&super::avx2::WITHOUT_VNNI),
+                Isa::AvxVnni => {
+                    (avx2 && is_x86_feature_detected!("avxvnni")).then_some(&super::avx2::WITH_VNNI)
+                }
+                Isa::Avx512 if is_x86_feature_detected!("avx512bf16") => {
+                    avx512.then_some(&super::avx512::WITH_BF16)
+                }
+                Isa::Avx512 => avx512.then_some(&super::avx512::WITHOUT_BF16),
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        (isa == Isa::Scalar).then_some(&super::scalar::SCALAR)
+    }
+
+    /// The instruction set.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// The matmul kernel of a packed type.
+    pub(super) fn matmul_of(&self, dtype: DataType) -> Option<MatmulFn> {
+        match dtype {
+            DataType::F32 => Some(self.matmul_f32),
+            DataType::F16 => Some(self.matmul_f16),
+            DataType::BF16 => Some(self.matmul_bf16),
+            DataType::Q8_0 => Some(self.matmul_q8_0),
+            DataType::Q4_0 => Some(self.matmul_q4_0),
+            DataType::Q4_1 => Some(self.matmul_q4_1),
+            _ => None,
+        }
+    }
+}
+
+/// The shells of one instruction set: each wraps a body, so that the whole body is compiled with its instructions.
+macro_rules! kernel_table {
+    ($name:ident: $simd:ty, $isa:expr $(, #[$features:meta])?) => {
+        #[doc = concat!("The kernels of `", stringify!($simd), "`.")]
+        #[allow(clippy::undocumented_unsafe_blocks)] // Each shell hands on its caller's promise.
+        pub(super) static $name: $crate::kernels::table::Kernels = {
+            use $crate::kernels::attention::{self, AttentionArgs};
+            use $crate::kernels::matmul::{self, F16Rows, F32Rows, MatmulArgs};
+            use $crate::kernels::{decode, math, simd::Simd};
+            type S = $simd;
+            macro_rules! shell {
+                ($shell:ident($arguments:ident: $kind:ty) = $body:expr) => {
+                    $(#[$features])?
+                    unsafe fn $shell($arguments: $kind) {
+                        unsafe { $body($arguments) }
+                    }
+                };
+            }
+            shell!(matmul_f32(args: &MatmulArgs) = matmul::matmul_floats::<S, F32Rows>);
+            shell!(matmul_f16(args: &MatmulArgs) = matmul::matmul_floats::<S, F16Rows>);
+            shell!(matmul_bf16(args: &MatmulArgs) = matmul::matmul_bf16::<S>);
+            shell!(matmul_q8_0(args: &MatmulArgs) = matmul::matmul_codes::<S, decode::Q8_0>);
+            shell!(matmul_q4_0(args: &MatmulArgs) = matmul::matmul_codes::<S, decode::Q4_0>);
+            shell!(matmul_q4_1(args: &MatmulArgs) = matmul::matmul_codes::<S, decode::Q4_1>);
+            shell!(attention_f32_f32(args: &AttentionArgs) = attention::attention::<S, F32Rows, F32Rows>);
+            shell!(attention_f32_f16(args: &AttentionArgs) = attention::attention::<S, F32Rows, F16Rows>);
+            shell!(attention_f16_f32(args: &AttentionArgs) = attention::attention::<S, F16Rows, F32Rows>);
+            shell!(attention_f16_f16(args: &AttentionArgs) = attention::attention::<S, F16Rows, F16Rows>);
+            $(#[$features])?
+            unsafe fn store_key(key: *const f32, length: usize, position: usize, panel: *mut u8, half: bool) {
+                unsafe { attention::store_key::<S>(key, length, position, panel, half) }
+            }
+            $(#[$features])?
+            unsafe fn store_value(value: *const f32, length: usize, to: *mut u8, half: bool) {
+                unsafe { attention::store_value::<S>(value, length, to, half) }
+            }
+            $(#[$features])?
+            unsafe fn quantize_row(x: *const f32, length: usize, codes: *mut i8, scales: *mut f32, biases: *mut i32, sums: *mut f32) {
+                unsafe { math::quantize_row::<S>(x, length, codes, scales, biases, sums) }
+            }
+            $(#[$features])?
+            unsafe fn bf16_row(x: *const f32, length: usize, to: *mut u16) {
+                unsafe { math::bf16_row::<S>(x, length, to) }
+            }
+            $(#[$features])?
+            unsafe fn rms_norm(x: *const f32, weight: *const f32, length: usize, epsilon: f32, y: *mut f32) {
+                unsafe { math::rms_norm::<S>(x, weight, length, epsilon, y) }
+            }
+            $(#[$features])?
+            unsafe fn silu_gate(gate: *const f32, up: *const f32, length: usize, y: *mut f32) {
+                unsafe { math::silu_gate::<S>(gate, up, length, y) }
+            }
+            $(#[$features])?
+            unsafe fn rotate_halves(x: *mut f32, count: usize, stride: usize, half: usize, cosine: *const f32, sine: *const f32) {
+                unsafe { math::rotate_halves::<S>(x, count, stride, half, cosine, sine) }
+            }
+            $(#[$features])?
+            unsafe fn exp(x: *mut f32) {
+                unsafe { S::store(x, math::exp::<S>(S::load(x))) }
+            }
+            $(#[$features])?
+            unsafe fn silu(x: *mut f32) {
+                unsafe { S::store(x, math::silu::<S>(S::load(x))) }
+            }
+            $crate::kernels::table::Kernels {
+                isa: $isa,
+                matmul_f32,
+                matmul_f16,
+                matmul_bf16,
+                matmul_q8_0,
+                matmul_q4_0,
+                matmul_q4_1,
+                attention: [attention_f32_f32, attention_f32_f16, attention_f16_f32, attention_f16_f16],
+                store_key,
+                store_value,
+                quantize_row,
+                bf16_row,
+                rms_norm,
+                silu_gate,
+                rotate_halves,
+                exp,
+                silu,
+            }
+        };
+    };
+}
+pub(super) use kernel_table;

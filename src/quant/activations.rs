@@ -1,0 +1,186 @@
+//! Activations in the form that a matmul takes: quantized per block of 32, f32, or bf16.
+
+use super::packed::BLOCK;
+use crate::base::matrix::{ByColumns, ByRows, MatrixMut};
+use crate::format::dtype::DataType;
+
+/// How activations are stored for a type of weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// i8 codes with a scale per block of 32.
+    Codes,
+    /// f32.
+    F32,
+    /// bf16.
+    Bf16,
+}
+
+impl Form {
+    /// The form that weights of `dtype` are multiplied with.
+    pub fn of(dtype: DataType) -> Form {
+        match dtype {
+            DataType::F32 | DataType::F16 => Form::F32,
+            DataType::BF16 => Form::Bf16,
+            _ => Form::Codes,
+        }
+    }
+
+    /// Bytes of one value.
+    pub fn value_bytes(self) -> usize {
+        match self {
+            Form::Codes => 1,
+            Form::Bf16 => 2,
+            Form::F32 => 4,
+        }
+    }
+}
+
+/// Memory for activations, filled by `Kernels::activate`.
+pub struct ActivationsMut<'a> {
+    form: Form,
+    tokens: usize,
+    blocks: usize,
+    data: &'a mut [u8],
+    scales: &'a mut [f32],
+    biases: &'a mut [i32],
+    sums: &'a mut [f32],
+}
+
+/// Activations that are ready.
+#[derive(Clone, Copy)]
+pub struct Activations<'a> {
+    /// How they are stored.
+    pub form: Form,
+    /// Number of tokens.
+    pub tokens: usize,
+    /// Blocks of 32 inputs; the last may be padded with zeros.
+    pub blocks: usize,
+    /// `[token][32 * blocks]` values.
+    pub data: &'a [u8],
+    /// `[token][block]`: scale of the codes.
+    pub scales: &'a [f32],
+    /// `[token][block]`: -128 * sum of the codes.
+    pub biases: &'a [i32],
+    /// `[token][block]`: scale * sum of the codes.
+    pub sums: &'a [f32],
+}
+
+/// A column of blocks of all tokens, or all blocks of some tokens: what one chunk fills.
+pub type Part<'a> = (
+    MatrixMut<'a, u8>,
+    MatrixMut<'a, f32>,
+    MatrixMut<'a, i32>,
+    MatrixMut<'a, f32>,
+);
+
+/// Memory for the activations of an arena, before it is given a form and a shape.
+pub struct ActivationMemory<'a> {
+    /// At least `tokens * 32 * blocks * value_bytes` bytes, aligned to 64.
+    pub data: &'a mut [u8],
+    /// At least `tokens * blocks`.
+    pub scales: &'a mut [f32],
+    /// At least `tokens * blocks`.
+    pub biases: &'a mut [i32],
+    /// At least `tokens * blocks`.
+    pub sums: &'a mut [f32],
+}
+
+impl ActivationMemory<'_> {
+    /// The memory as `tokens` rows of `columns` inputs; `None` when it is too small.
+    pub fn shape(&mut self, form: Form, tokens: usize, columns: usize) -> Option<ActivationsMut<'_>> {
+        let blocks = columns.div_ceil(BLOCK);
+        let cells = tokens.checked_mul(blocks)?;
+        let bytes = cells.checked_mul(BLOCK * form.value_bytes())?;
+        let cells = if form == Form::Codes { cells } else { 0 };
+        Some(ActivationsMut {
+            form,
+            tokens,
+            blocks,
+            data: self.data.get_mut(..bytes)?,
+            scales: self.scales.get_mut(..cells)?,
+            biases: self.biases.get_mut(..cells)?,
+            sums: self.sums.get_mut(..cells)?,
+        })
+    }
+}
+
+impl ActivationsMut<'_> {
+    /// How they are stored.
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
+    /// All of them, as one part.
+    pub fn whole(&mut self) -> Part<'_> {
+        let (tokens, blocks, bytes) = (
+            self.tokens,
+            self.blocks,
+            self.blocks * BLOCK * self.form.value_bytes(),
+        );
+        let cells = if self.form == Form::Codes { blocks } else { 0 };
+        (
+            matrix(self.data, tokens, bytes),
+            matrix(self.scales, tokens, cells),
+            matrix(self.biases, tokens, cells),
+            matrix(self.sums, tokens, cells),
+        )
+    }
+
+    /// Divided so that chunk `i` fills all blocks of `count` tokens.
+    pub fn by_tokens(
+        &mut self,
+        count: usize,
+    ) -> (ByRows<'_, u8>, ByRows<'_, f32>, ByRows<'_, i32>, ByRows<'_, f32>) {
+        let (data, scales, biases, sums) = self.whole();
+        (
+            data.by_rows(count),
+            scales.by_rows(count),
+            biases.by_rows(count),
+            sums.by_rows(count),
+        )
+    }
+
+    /// Divided so that chunk `i` fills `count` blocks of all tokens.
+    pub fn by_blocks(
+        &mut self,
+        count: usize,
+    ) -> (
+        ByColumns<'_, u8>,
+        ByColumns<'_, f32>,
+        ByColumns<'_, i32>,
+        ByColumns<'_, f32>,
+    ) {
+        let width = count * BLOCK * self.form.value_bytes();
+        let (data, scales, biases, sums) = self.whole();
+        (
+            data.by_columns(width),
+            scales.by_columns(count),
+            biases.by_columns(count),
+            sums.by_columns(count),
+        )
+    }
+
+    /// The finished activations.
+    pub fn view(&self) -> Activations<'_> {
+        let Self {
+            form, tokens, blocks, ..
+        } = *self;
+        Activations {
+            form,
+            tokens,
+            blocks,
+            data: self.data,
+            scales: self.scales,
+            biases: self.biases,
+            sums: self.sums,
+        }
+    }
+}
+
+/// A dense matrix over a slice that [`ActivationMemory::shape`] made long enough.
+fn matrix<T>(values: &mut [T], rows: usize, columns: usize) -> MatrixMut<'_, T> {
+    match MatrixMut::new(values, rows, columns, columns) {
+        Some(matrix) => matrix,
+        None => unreachable!("the slice was cut to rows x columns"),
+    }
+}
