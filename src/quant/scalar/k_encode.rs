@@ -2,7 +2,7 @@
 
 use super::super::blocks::*;
 use super::iq::IQ4_BOOK;
-use super::search::{self, Integers, Iq4Book, Quaternary};
+use super::search::{self, Integers, Iq4Book, Quaternary, SubScales};
 
 /// Codes from levels: `level + offset`.
 fn codes_of<const N: usize>(levels: &[f32; N], offset: i16) -> [u8; N] {
@@ -45,7 +45,7 @@ pub(super) fn quantize_q2_k(values: &[f32], bytes: &mut [u8]) {
 }
 
 pub(super) fn quantize_q3_k(values: &[f32], bytes: &mut [u8]) {
-    let found = search::symmetric::<Integers<4>>(values, 16, 32.0);
+    let found = search::symmetric::<Integers<4>>(values, 16, SubScales::signed(32.0));
     let codes = codes_of(&found.levels, 4);
     let mut block = BlockQ3_K {
         high_bits: [0; 32],
@@ -102,7 +102,7 @@ pub(super) fn quantize_q5_k(values: &[f32], bytes: &mut [u8]) {
 }
 
 pub(super) fn quantize_q6_k(values: &[f32], bytes: &mut [u8]) {
-    let found = search::symmetric::<Integers<32>>(values, 16, 128.0);
+    let found = search::symmetric::<Integers<32>>(values, 16, SubScales::signed(128.0));
     let codes = codes_of(&found.levels, 32);
     let mut block = BlockQ6_K {
         codes: [0; 128],
@@ -135,7 +135,7 @@ pub(super) fn quantize_iq4_nl(values: &[f32], bytes: &mut [u8]) {
 }
 
 pub(super) fn quantize_iq4_xs(values: &[f32], bytes: &mut [u8]) {
-    let found = search::symmetric::<Iq4Book>(values, 32, 32.0);
+    let found = search::symmetric::<Iq4Book>(values, 32, SubScales::signed(32.0));
     let mut block = BlockIQ4_XS {
         scale: found.scale,
         sub_scales_high: 0,

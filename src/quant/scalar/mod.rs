@@ -9,12 +9,14 @@ mod iq;
 mod iq_grids;
 mod k_encode;
 mod k_quants;
+mod mcf;
 mod microscaling;
 mod parts;
 mod search;
 mod simple;
 mod ternary;
 
+pub use mcf::{MCF_BLOCK, McfBlock, McfLayout, McfType};
 pub use parts::{BlockLayout, BlockParts, Codes, MAX_BLOCK_LENGTH, Minimum, ScaleFormat, SubScale};
 
 use crate::base::error::{Error, Result};

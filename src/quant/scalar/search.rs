@@ -25,6 +25,8 @@ pub(super) trait Levels: Copy {
     const STEP: f32;
     /// Whether to try the extreme value at the other end too: pays when the levels are few or uneven.
     const BOTH_ENDS: bool;
+    /// Whether every level has its negative; then scales are kept positive.
+    const BALANCED: bool;
     /// The level nearest to a number.
     fn nearest(number: f32) -> f32;
 }
@@ -49,6 +51,7 @@ impl<const HALF: i16> Levels for Integers<HALF> {
     const LOWEST: f32 = -(HALF as f32);
     const STEP: f32 = 0.1;
     const BOTH_ENDS: bool = HALF <= 4;
+    const BALANCED: bool = false;
 
     #[inline(always)]
     fn nearest(number: f32) -> f32 {
@@ -58,6 +61,22 @@ impl<const HALF: i16> Levels for Integers<HALF> {
 
 /// The levels -1, 0, 1 and 2 of Q2_0, mirrored so that the extreme is negative: -2 to 1.
 pub(super) type Quaternary = Integers<2>;
+
+/// Integers from `-LARGEST` to `LARGEST`.
+#[derive(Clone, Copy)]
+pub(super) struct Balanced<const LARGEST: i16>;
+
+impl<const LARGEST: i16> Levels for Balanced<LARGEST> {
+    const LOWEST: f32 = -(LARGEST as f32);
+    const STEP: f32 = 0.1;
+    const BOTH_ENDS: bool = false;
+    const BALANCED: bool = true;
+
+    #[inline(always)]
+    fn nearest(number: f32) -> f32 {
+        round(clamp(number, Self::LOWEST, LARGEST as f32))
+    }
+}
 
 /// The code book of IQ4_NL and IQ4_XS.
 #[derive(Clone, Copy)]
@@ -88,6 +107,7 @@ impl Levels for Iq4Book {
     const LOWEST: f32 = -127.0;
     const STEP: f32 = 1.0;
     const BOTH_ENDS: bool = true;
+    const BALANCED: bool = false;
 
     #[inline(always)]
     fn nearest(number: f32) -> f32 {
@@ -166,7 +186,7 @@ fn best_scale<L: Levels>(values: &[f32]) -> f32 {
             attempt(-level / extreme);
         }
     }
-    best.1
+    if L::BALANCED { best.1.abs() } else { best.1 }
 }
 
 /// Squared error of the values with the levels nearest at `scale`.
@@ -207,7 +227,28 @@ pub(super) fn single_scale<L: Levels, const N: usize>(values: &[f32]) -> (u16, [
     (bits, levels)
 }
 
-/// A symmetric super-block: `w = scale * sub_scale * level`.
+/// The integer sub-scales of a type.
+#[derive(Clone, Copy)]
+pub(super) struct SubScales {
+    /// The least; 0 for types with balanced levels, which need no negative scale.
+    pub(super) lowest: f32,
+    pub(super) highest: f32,
+    /// What a sub-scale of 1 means, a power of two.
+    pub(super) unit: f32,
+}
+
+impl SubScales {
+    /// From `-half` to `half - 1`.
+    pub(super) const fn signed(half: f32) -> SubScales {
+        SubScales {
+            lowest: -half,
+            highest: half - 1.0,
+            unit: 1.0,
+        }
+    }
+}
+
+/// A symmetric super-block: `w = scale * unit * sub_scale * level`.
 pub(super) struct Symmetric {
     /// f16 bits.
     pub(super) scale: u16,
@@ -215,9 +256,9 @@ pub(super) struct Symmetric {
     pub(super) levels: [f32; 256],
 }
 
-/// Encodes 256 values in groups of `group_length` with sub-scales from `-sub_half` to `sub_half - 1`.
+/// Encodes 256 values in groups of `group_length`.
 /// NaN or infinity among the values: scale NaN.
-pub(super) fn symmetric<L: Levels>(values: &[f32], group_length: usize, sub_half: f32) -> Symmetric {
+pub(super) fn symmetric<L: Levels>(values: &[f32], group_length: usize, sub: SubScales) -> Symmetric {
     let mut best = Symmetric {
         scale: NAN_BITS,
         sub_scales: [0; 16],
@@ -230,12 +271,17 @@ pub(super) fn symmetric<L: Levels>(values: &[f32], group_length: usize, sub_half
     for (scale, values) in scales.iter_mut().zip(values.chunks_exact(group_length)) {
         *scale = best_scale::<L>(values);
     }
+    let outermost = if sub.lowest == 0.0 {
+        sub.highest
+    } else {
+        sub.lowest
+    };
     let mut least = f32::INFINITY;
-    let mut scale = finite_bits(extreme(&scales) / -sub_half);
+    let mut scale = finite_bits(extreme(&scales) / (outermost * sub.unit));
     // Twice is nearly always enough; the bound keeps the time in hand.
     for _ in 0..4 {
-        let (sub_scales, error) =
-            best_sub_scales::<L>(&values, group_length, sub_half, f16_to_f32(scale), &scales);
+        let unit = f16_to_f32(scale) * sub.unit;
+        let (sub_scales, error) = best_sub_scales::<L>(&values, group_length, sub, unit, &scales);
         if error >= least {
             break;
         }
@@ -249,7 +295,7 @@ pub(super) fn symmetric<L: Levels>(values: &[f32], group_length: usize, sub_half
             .zip(best.levels.chunks_exact_mut(group_length));
         for ((values, levels), sub_scale) in groups.zip(sub_scales) {
             let sub_scale = f32::from(sub_scale);
-            write_levels::<L>(values, f16_to_f32(scale) * sub_scale, levels);
+            write_levels::<L>(values, unit * sub_scale, levels);
             for (value, level) in values.iter().zip(levels) {
                 product += value * (sub_scale * *level);
                 square += (sub_scale * *level) * (sub_scale * *level);
@@ -258,7 +304,7 @@ pub(super) fn symmetric<L: Levels>(values: &[f32], group_length: usize, sub_half
         if square == 0.0 {
             break;
         }
-        scale = finite_bits(product / square);
+        scale = finite_bits(product / (square * sub.unit));
     }
     best
 }
@@ -267,20 +313,20 @@ pub(super) fn symmetric<L: Levels>(values: &[f32], group_length: usize, sub_half
 fn best_sub_scales<L: Levels>(
     values: &[f32; 256],
     group_length: usize,
-    sub_half: f32,
-    scale: f32,
+    sub: SubScales,
+    unit: f32,
     wanted: &[f32; 16],
 ) -> ([i8; 16], f32) {
-    let inverse = inverse(scale);
+    let inverse = inverse(unit);
     let mut sub_scales = [0; 16];
     let mut total = 0.0;
     let groups = values.chunks_exact(group_length).zip(wanted);
     for (sub_scale, (values, wanted)) in sub_scales.iter_mut().zip(groups) {
-        let middle = round(clamp(wanted * inverse, -sub_half, sub_half));
+        let middle = round(clamp(wanted * inverse, sub.lowest, sub.highest));
         let mut least = f32::INFINITY;
         for candidate in [middle, middle - 1.0, middle + 1.0] {
-            let candidate = clamp(candidate, -sub_half, sub_half - 1.0);
-            let error = error_at::<L>(values, scale * candidate);
+            let candidate = clamp(candidate, sub.lowest, sub.highest);
+            let error = error_at::<L>(values, unit * candidate);
             if error < least {
                 least = error;
                 *sub_scale = candidate as i8;
