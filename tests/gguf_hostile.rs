@@ -2,52 +2,13 @@
 //! panic, a hang or a large allocation.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // A test may fail by a panic, its helpers too.
 
+mod counting;
 mod gguf_support;
 
 use gguf_support::{Writer, data, folder};
 use mantle::base::error::{Error, Status};
 use mantle::format::container::{Container, LoadMode};
 use mantle::format::metadata::{Array, Value};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
-/// The system's allocator, which also counts what the current thread holds.
-struct Counting;
-
-thread_local! {
-    static HELD: Cell<isize> = const { Cell::new(0) };
-    static PEAK: Cell<isize> = const { Cell::new(0) };
-}
-
-fn count(change: isize) {
-    let held = HELD.get() + change;
-    HELD.set(held);
-    PEAK.set(PEAK.get().max(held));
-}
-
-// SAFETY: every call goes to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: the caller's promises are those of `System`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        // SAFETY: as above.
-        unsafe { System.dealloc(memory, layout) }
-    }
-
-    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count(size as isize - layout.size() as isize);
-        // SAFETY: as above.
-        unsafe { System.realloc(memory, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// Opens `bytes`, checks that this took at most twice their size, and that what opened can be read.
 fn open(bytes: &[u8]) -> Result<(), Error> {
@@ -56,10 +17,7 @@ fn open(bytes: &[u8]) -> Result<(), Error> {
 
 /// Like [`open`], with `allowance` bytes more.
 fn open_with(bytes: &[u8], allowance: usize) -> Result<(), Error> {
-    let before = HELD.get();
-    PEAK.set(before);
-    let opened = Container::from_memory(bytes);
-    let peak = (PEAK.get() - before) as usize;
+    let (opened, peak) = counting::peak(|| Container::from_memory(bytes));
     assert!(
         peak <= 2 * bytes.len() + allowance,
         "{peak} bytes to read {}",
@@ -160,7 +118,7 @@ fn wrong_headers() {
         writer.u64(tensors).u64(keys).zeros(1000).bytes
     };
     let format = Status::Format;
-    refused(b"", format, &["byte 0", "GGUF"]);
+    refused(b"", format, &["byte 0", "expected GGUF or safetensors"]);
     refused(b"GGU", format, &["byte 0", "GGUF"]);
     refused(
         b"GGUF",

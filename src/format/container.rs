@@ -1,13 +1,18 @@
-//! One view of a model file, whatever its format: metadata, and tensors whose rows can be read.
+//! One view of a model, whatever the format of its files: metadata, and tensors whose rows can be read.
 
 use super::cursor::quoted;
 use super::dtype::DataType;
 use super::gguf;
 use super::metadata::Metadata;
+use super::safetensors;
+use super::sidecar::Folder;
 pub use super::source::LoadMode;
 use super::source::{Source, reserve};
 use crate::base::error::{Error, Result, Within};
 use std::path::Path;
+
+/// Five times the largest real models, low enough that tiny tensors cannot fill the memory.
+pub(super) const MOST_TENSORS: usize = 1 << 18;
 
 /// The name, type, shape and place of a stored tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +92,8 @@ fn product(dimensions: &[u64]) -> Option<u64> {
 pub enum Format {
     /// GGUF, version 2 or 3.
     Gguf,
+    /// Safetensors: one file, or several with an index.
+    Safetensors,
 }
 
 impl Format {
@@ -94,6 +101,7 @@ impl Format {
     pub fn name(self) -> &'static str {
         match self {
             Format::Gguf => "GGUF",
+            Format::Safetensors => "safetensors",
         }
     }
 }
@@ -104,7 +112,21 @@ pub(super) struct Parsed {
     pub tensors: Vec<Tensor>,
 }
 
-/// An open model file. All methods may be called from several threads at once.
+impl Parsed {
+    /// Adds a tensor; refused when they are too many.
+    pub fn push(&mut self, tensor: Tensor) -> Result<()> {
+        if self.tensors.len() == MOST_TENSORS {
+            return Err(Error::format(format!("expected at most {MOST_TENSORS} tensors")));
+        }
+        self.tensors
+            .try_reserve(1)
+            .map_err(|_| Error::no_memory("cannot allocate the list of tensors"))?;
+        self.tensors.push(tensor);
+        Ok(())
+    }
+}
+
+/// An open model. All methods may be called from several threads at once.
 pub struct Container<'a> {
     format: Format,
     files: Vec<Source<'a>>,
@@ -112,19 +134,55 @@ pub struct Container<'a> {
     tensors: Vec<Tensor>,
     /// Numbers of the tensors, sorted by name.
     by_name: Vec<u32>,
+    /// Where configuration and tokenizer lie; none for a model in memory.
+    folder: Option<Folder>,
 }
 
 impl Container<'static> {
-    /// Opens a model file and checks everything but the tensors' values. The format is told from the first
-    /// bytes, not from the name.
+    /// Opens a model and checks everything but the tensors' values. `path` is a GGUF or safetensors file (told
+    /// from its first bytes, not from its name), the index of a safetensors model in several files
+    /// (`*.safetensors.index.json`), or a folder with `model.safetensors` or `model.safetensors.index.json`.
     ///
     /// Errors name the file, the field and its offset: [`Status::NotFound`](crate::base::error::Status) for
-    /// a missing file, `Io` for one that cannot be read, `InvalidArgument` for a directory or device,
+    /// a missing file, `Io` for one that cannot be read, `InvalidArgument` for a pipe or device,
     /// `Format` for a broken file, `Unsupported` for a format, version or type that is not read.
     pub fn open(path: &Path, mode: LoadMode) -> Result<Container<'static>> {
-        let place = || path.display().to_string();
-        let source = Source::open(path, mode).within(place)?;
-        Container::from_source(source)
+        if !path.is_dir() {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            return match name.ends_with(".safetensors.index.json") {
+                true => Container::open_shards(path, mode),
+                false => Container::open_file(path, mode),
+            };
+        }
+        let (single, index) = (path.join(safetensors::SINGLE), path.join(safetensors::INDEX));
+        if single.exists() {
+            Container::open_file(&single, mode)
+        } else if index.exists() {
+            Container::open_shards(&index, mode)
+        } else {
+            Err(Error::not_found(format!(
+                "{}: the folder has neither {} nor {}; for GGUF, name the file",
+                path.display(),
+                safetensors::SINGLE,
+                safetensors::INDEX
+            )))
+        }
+    }
+
+    fn open_file(path: &Path, mode: LoadMode) -> Result<Container<'static>> {
+        let source = Source::open(path, mode).within(|| path.display().to_string())?;
+        let mut container = Container::from_source(source)?;
+        container.folder = path.parent().map(Folder::new);
+        Ok(container)
+    }
+
+    fn open_shards(index: &Path, mode: LoadMode) -> Result<Container<'static>> {
+        little_endian_host()?;
+        let (files, parsed) = safetensors::read_shards(index, mode)?;
+        let opened = Container::assemble(Format::Safetensors, files, parsed);
+        let mut container = opened.within(|| index.display().to_string())?;
+        container.folder = index.parent().map(Folder::new);
+        Ok(container)
     }
 }
 
@@ -141,23 +199,25 @@ impl<'a> Container<'a> {
             let format = detect(&source)?;
             let parsed = match format {
                 Format::Gguf => gguf::read(&source)?,
+                Format::Safetensors => safetensors::read(&source)?,
             };
+            check_extents(&parsed.tensors, source.size())?;
             Container::assemble(format, vec![source], parsed)
         };
         opened().within(|| name)
     }
 
-    /// Checks the tensors against each other and against the files.
+    /// Indexes the tensors, which must lie within their files.
     fn assemble(format: Format, files: Vec<Source<'a>>, parsed: Parsed) -> Result<Container<'a>> {
         let Parsed { metadata, tensors } = parsed;
         let by_name = sorted_by_name(&tensors)?;
-        check_extents(&tensors, &files)?;
         Ok(Container {
             format,
             files,
             metadata,
             tensors,
             by_name,
+            folder: None,
         })
     }
 
@@ -224,6 +284,42 @@ impl<'a> Container<'a> {
             .within(|| file.name())
     }
 
+    /// The text of a file beside the weights, such as `config.json`, `tokenizer.json` or `1_Pooling/config.json`;
+    /// `None` when there is none, and for a model in memory. It is read from disk at each call.
+    ///
+    /// An error for a name that leads out of the model's folder, and for a file above 128 MiB or not in UTF-8.
+    pub fn sidecar(&self, name: &str) -> Result<Option<String>> {
+        self.folder.as_ref().map_or(Ok(None), |folder| folder.text(name))
+    }
+
+    /// Like [`Container::sidecar`], but absence is an error that names the file.
+    pub fn required_sidecar(&self, name: &str) -> Result<String> {
+        self.sidecar(name)?.ok_or_else(|| self.missing_sidecar(name))
+    }
+
+    /// A file of JSON beside the weights as a tree, such as `config.json`; `None` when there is none. Files above
+    /// 4 MiB are refused: use [`Container::sidecar`] for a tokenizer.
+    pub fn sidecar_json(&self, name: &str) -> Result<Option<serde_json::Value>> {
+        self.folder.as_ref().map_or(Ok(None), |folder| folder.json(name))
+    }
+
+    /// Like [`Container::sidecar_json`], but absence is an error that names the file.
+    pub fn required_sidecar_json(&self, name: &str) -> Result<serde_json::Value> {
+        self.sidecar_json(name)?.ok_or_else(|| self.missing_sidecar(name))
+    }
+
+    fn missing_sidecar(&self, name: &str) -> Error {
+        match &self.folder {
+            Some(folder) => Error::not_found(format!(
+                "{}: the file is missing, but the model needs it",
+                folder.path().join(name).display()
+            )),
+            None => Error::not_found(format!(
+                "the model needs {name}, which a model in memory does not have"
+            )),
+        }
+    }
+
     /// Returns the memory of a mapped tensor to the system: the pages that hold nothing but this tensor. It can
     /// be read again, from the file. Does nothing for files that are not mapped.
     pub fn release(&self, tensor: &Tensor) {
@@ -255,6 +351,9 @@ fn detect(source: &Source) -> Result<Format> {
     let start = source.read(0, count, &mut scratch)?;
     if start.starts_with(gguf::MAGIC) {
         return Ok(Format::Gguf);
+    }
+    if safetensors::detect(start) {
+        return Ok(Format::Safetensors);
     }
     let known: &[(&[u8], &str)] = &[
         (
@@ -288,7 +387,7 @@ fn detect(source: &Source) -> Result<Format> {
         ),
     };
     Err(Error::format(format!(
-        "magic at byte 0: this is not a model file; found {found}, expected \"GGUF\""
+        "magic at byte 0: this is not a model file; found {found}, expected GGUF or safetensors"
     )))
 }
 
@@ -311,10 +410,9 @@ fn sorted_by_name(tensors: &[Tensor]) -> Result<Vec<u32>> {
     Ok(by_name)
 }
 
-/// Every tensor lies within its file, and no two share a byte.
-fn check_extents(tensors: &[Tensor], files: &[Source]) -> Result<()> {
+/// Every tensor lies within its file of `size` bytes, and no two share a byte.
+pub(super) fn check_extents(tensors: &[Tensor], size: u64) -> Result<()> {
     for tensor in tensors {
-        let size = files.get(tensor.file).map_or(0, Source::size);
         let end = tensor.offset.checked_add(tensor.bytes);
         if end.is_none_or(|end| end > size) {
             return Err(Error::format(format!(
@@ -329,10 +427,10 @@ fn check_extents(tensors: &[Tensor], files: &[Source]) -> Result<()> {
     reserve(&mut by_place, tensors.len())?;
     by_place.extend((0..tensors.len()).map(|index| index as u32));
     by_place.retain(|&index| tensors[index as usize].bytes > 0);
-    by_place.sort_unstable_by_key(|&index| (tensors[index as usize].file, tensors[index as usize].offset));
+    by_place.sort_unstable_by_key(|&index| tensors[index as usize].offset);
     for pair in by_place.windows(2) {
         let (a, b) = (&tensors[pair[0] as usize], &tensors[pair[1] as usize]);
-        if a.file == b.file && a.offset + a.bytes > b.offset {
+        if a.offset + a.bytes > b.offset {
             return Err(Error::format(format!(
                 "tensor {}: its data at bytes {}..{} overlaps tensor {} at bytes {}..{}",
                 quoted(&b.name),

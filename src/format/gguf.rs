@@ -3,10 +3,10 @@
 //! A file is a header (magic, version, counts), metadata, one record per tensor, padding, and the tensors' data.
 //! Version 1 counted in 32 bits; version 3 is version 2 with big-endian files allowed.
 
-use super::container::{Parsed, Tensor};
+use super::container::{MOST_TENSORS, Parsed, Tensor};
 use super::cursor::{Cursor, quoted};
 use super::dtype::DataType;
-use super::metadata::{Array, Metadata, Value};
+use super::metadata::{Array, MOST_KEYS, Metadata, Value};
 use super::source::{Source, reserve};
 use super::strings::Strings;
 use crate::base::error::{Error, Result, Within};
@@ -20,10 +20,6 @@ const DEFAULT_ALIGNMENT: u64 = 32;
 const LONGEST_NAME: usize = (1 << 16) - 1;
 /// `GGML_MAX_DIMS`.
 const MOST_DIMENSIONS: u32 = 4;
-/// Far above any real file (about 60 keys), low enough that keys of a few bytes cannot fill the memory.
-const MOST_KEYS: u64 = 1 << 14;
-/// Real files have up to a few thousand tensors.
-const MOST_TENSORS: u64 = 1 << 18;
 /// Arrays inside arrays: no known file has even one, so the limits may be tight.
 const DEEPEST_ARRAY: usize = 8;
 const MOST_INNER_ARRAYS: usize = 1 << 12;
@@ -127,8 +123,8 @@ impl Reader<'_> {
         // The smallest entry: key length, a key of one byte, type, a value of one byte.
         let keys = self.cursor.count(8 + 1 + 4 + 1, "metadata count")? as u64;
         for (what, at, found, most) in [
-            ("tensor count", 8, tensors, MOST_TENSORS),
-            ("metadata count", 16, keys, MOST_KEYS),
+            ("tensor count", 8, tensors, MOST_TENSORS as u64),
+            ("metadata count", 16, keys, MOST_KEYS as u64),
         ] {
             if found > most {
                 return Err(Error::format(format!(
@@ -158,14 +154,10 @@ impl Reader<'_> {
         let at = self.cursor.position();
         let key = self.name("key").within(|| format!("metadata entry {index}"))?;
         let value = self.value().within(|| format!("metadata key {}", quoted(&key)))?;
-        if metadata.get(&key).is_some() {
-            return Err(Error::format(format!(
-                "metadata key {} at byte {at}: the key appears twice",
-                quoted(&key)
-            )));
-        }
-        metadata.insert(key, value);
-        Ok(())
+        let place = quoted(&key);
+        metadata
+            .add(key, value)
+            .within(|| format!("metadata key {place} at byte {at}"))
     }
 
     fn value(&mut self) -> Result<Value> {

@@ -3,6 +3,9 @@
 use super::strings::Strings;
 use crate::base::error::{Error, Result};
 
+/// Far above any real file (about 60 keys), low enough that keys of a few bytes cannot fill the memory.
+pub(super) const MOST_KEYS: usize = 1 << 14;
+
 /// One metadata value; the variants are GGUF's.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
@@ -58,6 +61,19 @@ impl Metadata {
         self.index.insert(key.clone(), self.entries.len());
         self.entries.push((key, value));
         true
+    }
+
+    /// Adds an entry of a file: refused when the key stands already or the keys are too many.
+    pub(super) fn add(&mut self, key: String, value: Value) -> Result<()> {
+        if self.len() == MOST_KEYS {
+            return Err(Error::format(format!(
+                "expected at most {MOST_KEYS} metadata keys"
+            )));
+        }
+        if self.insert(key, value) {
+            return Ok(());
+        }
+        Err(Error::format("the key appears twice"))
     }
 
     /// The value of `key`.

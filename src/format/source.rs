@@ -43,7 +43,7 @@ impl Source<'static> {
         regular(&found)?;
         let size = found.len();
         if size == 0 {
-            return Err(Error::format("the file is empty, expected a model"));
+            return Err(Error::format("the file is empty"));
         }
         let bytes = match mode {
             LoadMode::Map => {
@@ -151,7 +151,7 @@ fn regular(found: &std::fs::Metadata) -> Result<()> {
     } else {
         "a pipe, socket or device"
     };
-    Err(Error::invalid(format!("this is {kind}, expected a model file")))
+    Err(Error::invalid(format!("this is {kind}, expected a file")))
 }
 
 #[cfg(unix)]
