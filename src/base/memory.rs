@@ -200,7 +200,7 @@ impl Drop for Buffer {
 /// Bytes seen as values of `T`; the length must divide evenly and the start be aligned, or the result is empty-safe `None`.
 pub fn cast<T: Plain>(bytes: &[u8]) -> Option<&[T]> {
     let size = size_of::<T>();
-    if bytes.len() % size != 0 || bytes.as_ptr().addr() % align_of::<T>() != 0 {
+    if !bytes.len().is_multiple_of(size) || !bytes.as_ptr().addr().is_multiple_of(align_of::<T>()) {
         return None;
     }
     // SAFETY: aligned, long enough, any bit pattern is valid for `Plain`.
@@ -210,7 +210,7 @@ pub fn cast<T: Plain>(bytes: &[u8]) -> Option<&[T]> {
 /// Like [`cast`], to write.
 pub fn cast_mut<T: Plain>(bytes: &mut [u8]) -> Option<&mut [T]> {
     let size = size_of::<T>();
-    if bytes.len() % size != 0 || bytes.as_ptr().addr() % align_of::<T>() != 0 {
+    if !bytes.len().is_multiple_of(size) || !bytes.as_ptr().addr().is_multiple_of(align_of::<T>()) {
         return None;
     }
     // SAFETY: as in `cast`, and the bytes are borrowed mutably.
