@@ -4,6 +4,7 @@
 use mantle::format::metadata::{Array, Metadata, Value};
 use mantle::text::tokenizer::{EncodeOptions, Tokenizer};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Encoding without anything special.
 pub const PLAIN: EncodeOptions = EncodeOptions {
@@ -32,9 +33,12 @@ pub fn json(name: &str) -> serde_json::Value {
     serde_json::from_slice(&read(name)).unwrap()
 }
 
-/// Lines with the ids that the reference gives.
-pub fn lines(name: &str) -> Vec<(String, Vec<u32>)> {
-    serde_json::from_slice(&read(name)).unwrap()
+/// The random lines, as many as KIND has ids, with those ids.
+pub fn lines(kind: &str) -> Vec<(String, Vec<u32>)> {
+    let lines: Vec<String> = serde_json::from_slice(&read("tokenizer/lines.json")).unwrap();
+    let ids: Vec<Vec<u32>> = serde_json::from_slice(&read(&format!("tokenizer/{kind}-ids.json"))).unwrap();
+    assert!(ids.len() >= 100 && ids.len() <= lines.len());
+    lines.into_iter().zip(ids).collect()
 }
 
 pub fn strings<S: AsRef<[u8]>>(texts: impl IntoIterator<Item = S>) -> Value {
@@ -98,6 +102,84 @@ pub fn smollm2() -> Metadata {
     ])
 }
 
+/// A small SentencePiece model from its JSON.
+pub fn sentence_piece(model: &serde_json::Value) -> Metadata {
+    let list = |key: &str| model[key].as_array().unwrap().iter();
+    let charsmap = model["charsmap"].as_str().unwrap();
+    let charsmap = (0..charsmap.len())
+        .step_by(2)
+        .map(|i| u8::from_str_radix(&charsmap[i..i + 2], 16).unwrap());
+    let flag = |key: &str| Value::Bool(model[key].as_bool().unwrap());
+    metadata(vec![
+        ("model", text(model["model"].as_str().unwrap())),
+        (
+            "tokens",
+            strings(list("tokens").map(|token| token.as_str().unwrap())),
+        ),
+        (
+            "scores",
+            Value::Array(Array::F32(
+                list("scores")
+                    .map(|score| score.as_f64().unwrap() as f32)
+                    .collect(),
+            )),
+        ),
+        (
+            "token_type",
+            Value::Array(Array::I32(
+                list("types").map(|kind| kind.as_i64().unwrap() as i32).collect(),
+            )),
+        ),
+        (
+            "precompiled_charsmap",
+            Value::Array(Array::U8(charsmap.collect())),
+        ),
+        ("add_space_prefix", flag("add_space_prefix")),
+        ("remove_extra_whitespaces", flag("remove_extra_whitespaces")),
+        ("bos_token_id", Value::U32(1)),
+        ("eos_token_id", Value::U32(2)),
+        ("unknown_token_id", Value::U32(0)),
+    ])
+}
+
+/// The tokens of all-MiniLM-L6-v2, as vocab.txt writes them.
+pub fn minilm_tokens() -> Vec<String> {
+    let tokens = String::from_utf8(read("tokenizer/minilm-vocabulary.txt")).unwrap();
+    let tokens: Vec<String> = tokens
+        .strip_suffix('\n')
+        .unwrap()
+        .split('\n')
+        .map(String::from)
+        .collect();
+    assert_eq!(tokens.len(), 30522);
+    tokens
+}
+
+/// The vocabulary of all-MiniLM-L6-v2 as GGUF files hold it.
+pub fn minilm() -> Metadata {
+    let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
+    let tokens = minilm_tokens();
+    let types = tokens
+        .iter()
+        .map(|token| if special.contains(&token.as_str()) { 3 } else { 1 })
+        .collect();
+    let write = |token: &String| match token.strip_prefix("##") {
+        _ if special.contains(&token.as_str()) => token.clone(),
+        Some(rest) => rest.to_string(),
+        None => format!("\u{2581}{token}"),
+    };
+    metadata(vec![
+        ("model", text("bert")),
+        ("tokens", strings(tokens.iter().map(write))),
+        ("token_type", Value::Array(Array::I32(types))),
+        ("unknown_token_id", Value::U32(100)),
+        ("seperator_token_id", Value::U32(102)),
+        ("padding_token_id", Value::U32(0)),
+        ("cls_token_id", Value::U32(101)),
+        ("mask_token_id", Value::U32(103)),
+    ])
+}
+
 /// Asserts the ids of all lines, and tells how many differ and the first few that do.
 pub fn assert_lines(tokenizer: &dyn Tokenizer, options: EncodeOptions, lines: &[(String, Vec<u32>)]) {
     assert!(!lines.is_empty());
@@ -118,13 +200,52 @@ pub fn assert_lines(tokenizer: &dyn Tokenizer, options: EncodeOptions, lines: &[
     );
 }
 
-/// Runs tests/tools/tokenizer_reference.py for random lines. MANTLE_REFERENCE_PYTHON names a
-/// Python that has the packages the script asks for.
-pub fn reference_lines(kind: &str, count: u32, seed: u32) -> Vec<(String, Vec<u32>)> {
+/// What the calling thread has computed so far. Unlike the time of day, it does not count other work.
+fn computed() -> Duration {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is a valid place for the answer.
+    let status = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    assert_eq!(status, 0);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// The shortest computing time of a few runs.
+pub fn time<T>(mut run: impl FnMut() -> T) -> Duration {
+    let once = |_| {
+        let start = computed();
+        run();
+        computed() - start
+    };
+    (0..3).map(once).min().unwrap()
+}
+
+/// Asserts that encoding a megabyte of `unit` takes about eight times as long as an eighth of it. Quadratic
+/// time would be 64 times as long, and minutes.
+pub fn assert_linear(tokenizer: &dyn Tokenizer, unit: &str) {
+    let encode = |bytes: usize| {
+        let text = unit.repeat(bytes / unit.len());
+        time(|| tokenizer.encode(&text, PLAIN).unwrap())
+    };
+    let (short, long) = (encode(125_000), encode(1_000_000));
+    println!("{unit:?}: {short:?}, eight times as long: {long:?}");
+    assert!(
+        long < short * 40 + Duration::from_millis(50),
+        "{unit:?}: {short:?}, then {long:?}"
+    );
+    assert!(long < Duration::from_secs(10), "{unit:?}: {long:?}");
+}
+
+/// Runs tests/tools/tokenizer_reference.py. MANTLE_REFERENCE_PYTHON names a Python that has the packages the
+/// script asks for.
+fn reference(arguments: &[&str]) -> Vec<u8> {
     let python = std::env::var("MANTLE_REFERENCE_PYTHON").expect("MANTLE_REFERENCE_PYTHON is not set");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/tokenizer_reference.py");
     let output = std::process::Command::new(python)
-        .args([script, "lines", kind, &count.to_string(), &seed.to_string()])
+        .arg(script)
+        .args(arguments)
         .output()
         .unwrap();
     assert!(
@@ -132,12 +253,22 @@ pub fn reference_lines(kind: &str, count: u32, seed: u32) -> Vec<(String, Vec<u3
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
+    output.stdout
+}
+
+/// Random lines with the ids that the reference gives now.
+pub fn reference_lines(kind: &str, count: u32, seed: u32) -> Vec<(String, Vec<u32>)> {
+    let output = reference(&["lines", kind, &count.to_string(), &seed.to_string()]);
     let lines: Vec<_> = output
-        .stdout
         .split(|&byte| byte == b'\n')
         .filter(|line| !line.is_empty())
         .map(|line| serde_json::from_slice(line).unwrap())
         .collect();
     assert_eq!(lines.len(), count as usize);
     lines
+}
+
+/// A small SentencePiece model that the reference trains now.
+pub fn reference_sentence_piece(kind: &str) -> Metadata {
+    sentence_piece(&serde_json::from_slice(&reference(&["vocabulary", kind])).unwrap())
 }

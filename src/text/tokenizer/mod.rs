@@ -3,17 +3,26 @@
 //! | made from | algorithm | file |
 //! | --- | --- | --- |
 //! | `tokenizer.ggml.model` = `gpt2` | byte pair encoding over bytes | `byte_pair.rs` |
+//! | ... `llama` | SentencePiece BPE | `sentence_piece.rs` |
+//! | ... `t5` | SentencePiece unigram | `sentence_piece.rs` |
+//! | ... `bert` | WordPiece | `word_piece.rs` |
+//! | `tokenizer.json` | whatever the file says, by the `tokenizers` crate | `json.rs` |
 //!
 //! `docs/tokenizers.md` says how each was compared with its reference.
 
 mod byte_pair;
-#[allow(dead_code)] // until the SentencePiece models land
+mod charsmap;
+mod json;
 mod merge;
+mod prefix_search;
+mod roles;
+mod sentence_piece;
+mod space_marks;
 mod split;
 mod stream;
 mod token_table;
-#[allow(dead_code)] // until the SentencePiece models land
 mod vocabulary;
+mod word_piece;
 
 pub use stream::StreamDecoder;
 
@@ -147,16 +156,27 @@ impl<M: Model> Tokenizer for M {
 }
 
 /// The kinds of tokenizer that GGUF files name in `tokenizer.ggml.model`.
-const MODELS: &str = "gpt2";
+const MODELS: &str = "bert, gpt2, llama, t5";
 
 /// The tokenizer that a GGUF file describes. Unknown kinds and splitting patterns, and tables
 /// that do not fit together, are errors that name the key.
 pub fn from_metadata(metadata: &Metadata) -> Result<Arc<dyn Tokenizer>> {
     const MODEL: &str = "tokenizer.ggml.model";
     match metadata.required_str(MODEL)? {
+        "bert" => Ok(Arc::new(word_piece::WordPiece::from_metadata(metadata)?)),
         "gpt2" => Ok(Arc::new(byte_pair::BytePair::from_metadata(metadata)?)),
+        "llama" => Ok(Arc::new(sentence_piece::SentencePiece::byte_pair(metadata)?)),
+        "t5" => Ok(Arc::new(sentence_piece::SentencePiece::unigram(metadata)?)),
         other => Err(Error::unsupported(format!(
             "{MODEL} is {other:?}, which is not known; known are {MODELS}"
         ))),
     }
+}
+
+/// The tokenizer of a `tokenizer.json`; `config` is the `tokenizer_config.json` beside it, which names the
+/// tokens with a role. Padding, truncation and dropout in the file are switched off: a text gives all of its
+/// ids and nothing else, and always the same ones. Which tokens `add_special` adds is said by the file's
+/// post-processor.
+pub fn from_tokenizer_json(json: &str, config: Option<&str>) -> Result<Arc<dyn Tokenizer>> {
+    Ok(Arc::new(json::JsonTokenizer::new(json, config)?))
 }

@@ -101,16 +101,7 @@ const fn family(names: &'static [&'static str], steps: &'static [&'static [&'sta
 /// Every name that is known. The first name of a row is the family's.
 static KNOWN: &[PreTokenizer] = &[
     family(
-        &[
-            "gpt-2",
-            "phi-2",
-            "jais",
-            "exaone4",
-            "jina-es",
-            "jina-de",
-            "jina-v2-es",
-            "jina-v2-de",
-        ],
+        &["gpt-2", "phi-2", "jina-es", "jina-de", "jina-v2-es", "jina-v2-de"],
         &[GPT2],
     ),
     PreTokenizer {
@@ -119,14 +110,7 @@ static KNOWN: &[PreTokenizer] = &[
         ..family(&["mpt", "olmo", "modern-bert"], &[GPT2])
     },
     family(
-        &[
-            "smollm",
-            "starcoder",
-            "refact",
-            "codeshell",
-            "minerva-7b",
-            "mellum2",
-        ],
+        &["smollm", "starcoder", "refact", "codeshell", "minerva-7b"],
         &[DIGIT, GPT2],
     ),
     PreTokenizer {
@@ -138,32 +122,17 @@ static KNOWN: &[PreTokenizer] = &[
         &["default"],
         &[&[r"[\p{P}$+<=>^~|]+"], GPT2, DIGITS, THREE_ASCII_DIGITS],
     ),
-    family(
-        &["falcon"],
-        &[&[r"[\p{P}$+<=>^~|`]+"], GPT2, DIGITS, THREE_ASCII_DIGITS],
-    ),
     PreTokenizer {
         whole_words: true,
         add_bos: true,
-        ..family(
-            &[
-                "llama-bpe",
-                "llama3",
-                "llama-v3",
-                "falcon3",
-                "falcon-h1",
-                "pixtral",
-                "lfm2",
-            ],
-            &[LLAMA3],
-        )
+        ..family(&["llama-bpe", "llama3", "llama-v3", "falcon3", "lfm2"], &[LLAMA3])
     },
-    family(&["dbrx", "smaug-bpe", "glm4", "chatglm-bpe"], &[LLAMA3]),
+    family(&["dbrx", "glm4", "chatglm-bpe"], &[LLAMA3]),
     PreTokenizer {
         compose: true,
         ..family(&["qwen2", "deepseek-r1-qwen", "megrez", "stablelm2"], &[QWEN2])
     },
-    family(&["hunyuan", "grok-2", "solar-open"], &[QWEN2]),
+    family(&["grok-2"], &[QWEN2]),
     PreTokenizer {
         compose: true,
         ..family(&["qwen35"], &[QWEN35])
@@ -173,7 +142,7 @@ static KNOWN: &[PreTokenizer] = &[
         add_bos: true,
         ..family(&["tekken"], &[TEKKEN])
     },
-    family(&["gpt-4o", "llama4", "kanana2"], &[GPT4O]),
+    family(&["gpt-4o", "llama4"], &[GPT4O]),
     family(
         &["deepseek-coder"],
         &[
@@ -185,11 +154,10 @@ static KNOWN: &[PreTokenizer] = &[
         ],
     ),
     family(
-        &["deepseek-v3", "hunyuan-dense", "joyai-llm"],
+        &["deepseek-v3"],
         &[UP_TO_THREE_DIGITS, CHINESE_JAPANESE, DEEPSEEK3],
     ),
     family(&["bloom", "gpt3-finnish", "poro-chat"], &[BLOOM]),
-    family(&["viking"], &[BLOOM, DIGIT]),
 ];
 
 /// The family of the name `pre`; an unknown name is an error that lists the known ones.

@@ -104,8 +104,13 @@ impl TokenTable {
         self.ends.len()
     }
 
+    /// The length of the longest token in bytes.
+    pub fn longest(&self) -> usize {
+        self.longest
+    }
+
     /// All tokens, in the order of their ids.
-    pub fn iter(&self) -> impl Iterator<Item = (u32, &str)> {
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &str)> + Clone {
         (0..self.ends.len() as u32).map(|id| (id, self.text(id).unwrap_or_default()))
     }
 }

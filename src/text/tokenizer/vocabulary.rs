@@ -3,6 +3,7 @@
 //!
 //! Keys: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md#tokenizer>.
 
+use super::roles::{self, Roles};
 use super::token_table::TokenTable;
 use super::{EncodeOptions, Special};
 use crate::base::error::{Error, Result};
@@ -44,24 +45,6 @@ const SPECIAL_KEYS: &[(Special, &str)] = &[
     (Special::Mask, "tokenizer.ggml.mask_token_id"),
 ];
 
-/// Texts of tokens that end a turn or a message, whatever the file says of them: many files
-/// name only one of several.
-const END_OF_TURN: &[&str] = &["<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<|endoftext|>"];
-const END_OF_MESSAGE: &[&str] = &["<|eom_id|>"];
-const END_OF_GENERATION: &[&str] = &[
-    "<|eot_id|>",
-    "<|im_end|>",
-    "<|end|>",
-    "<|return|>",
-    "<|call|>",
-    "<end_of_turn>",
-    "<|endoftext|>",
-    "<|end_of_text|>",
-    "<|eom_id|>",
-    "<EOT>",
-    "<｜end▁of▁sentence｜>",
-];
-
 /// A part of a text.
 pub(super) enum Segment<'t> {
     Text(&'t str),
@@ -80,10 +63,11 @@ pub(super) struct Vocabulary {
     types: Vec<TokenType>,
     /// Empty when the file has none.
     scores: Vec<f32>,
-    specials: [Option<u32>; Special::COUNT],
+    specials: Roles,
     end_of_generation: Vec<u32>,
-    user_defined: Option<TokenFinder>,
-    all_special: Option<TokenFinder>,
+    /// Finds what text is always cut at, and what it is cut at when control tokens are parsed.
+    always: Option<TokenFinder>,
+    when_asked: Option<TokenFinder>,
     /// Ids put before and after a text when special tokens are added.
     before: Vec<u32>,
     after: Vec<u32>,
@@ -102,17 +86,22 @@ impl Vocabulary {
             types,
             scores,
             end_of_generation: Vec::new(),
-            user_defined: None,
-            all_special: None,
+            always: None,
+            when_asked: None,
             before: Vec::new(),
             after: Vec::new(),
         };
-        vocabulary.find_end_of_generation();
-        let user_defined = |kind| kind == TokenType::UserDefined;
-        vocabulary.user_defined = vocabulary.finder(user_defined)?;
-        vocabulary.all_special = vocabulary
-            .finder(|kind| user_defined(kind) || matches!(kind, TokenType::Control | TokenType::Unknown))?;
+        let table = &vocabulary.table;
+        vocabulary.end_of_generation =
+            roles::complete(&mut vocabulary.specials, |text| table.id(text.as_bytes()));
         Ok(vocabulary)
+    }
+
+    /// Says at which types of token text is cut: always, and also when control tokens are parsed.
+    pub fn cut_at(&mut self, always: &[TokenType], when_asked: &[TokenType]) -> Result<()> {
+        self.always = self.finder(|kind| always.contains(&kind))?;
+        self.when_asked = self.finder(|kind| always.contains(&kind) || when_asked.contains(&kind))?;
+        Ok(())
     }
 
     /// Sets the special token `which` when the file does not name it and `text` is a token.
@@ -149,34 +138,6 @@ impl Vocabulary {
         let after = read("tokenizer.ggml.add_eos_token", last)?;
         (self.before, self.after) = (before, after);
         Ok(())
-    }
-
-    fn find_end_of_generation(&mut self) {
-        let find =
-            |table: &TokenTable, texts: &[&str]| texts.iter().find_map(|text| table.id(text.as_bytes()));
-        if self.special(Special::Eot).is_none() {
-            self.specials[Special::Eot as usize] = find(&self.table, END_OF_TURN);
-        }
-        if self.special(Special::Eom).is_none() {
-            self.specials[Special::Eom as usize] = find(&self.table, END_OF_MESSAGE);
-        }
-        let id = |text: &str| self.table.id(text.as_bytes());
-        // In the harmony format <|end|> ends a message, and more messages follow.
-        let harmony = id("<|return|>").is_some() && id("<|call|>").is_some();
-        let mut ids: Vec<u32> = END_OF_GENERATION
-            .iter()
-            .filter(|text| !(harmony && **text == "<|end|>"))
-            .filter_map(|text| id(text))
-            .chain(
-                [Special::Eos, Special::Eot, Special::Eom]
-                    .map(|which| self.special(which))
-                    .into_iter()
-                    .flatten(),
-            )
-            .collect();
-        ids.sort_unstable();
-        ids.dedup();
-        self.end_of_generation = ids;
     }
 
     fn finder(&self, wanted: impl Fn(TokenType) -> bool) -> Result<Option<TokenFinder>> {
@@ -238,8 +199,7 @@ impl Vocabulary {
         Ok(ids)
     }
 
-    /// Cuts `text` at user-defined tokens, and at control tokens if asked: the leftmost, and of
-    /// those the longest.
+    /// Cuts `text` as [`Vocabulary::cut_at`] said: at the leftmost token, and of those the longest.
     fn segments<'t>(
         &self,
         text: &'t str,
@@ -247,9 +207,9 @@ impl Vocabulary {
         mut visit: impl FnMut(Segment<'t>) -> Result<()>,
     ) -> Result<()> {
         let finder = if parse_special {
-            &self.all_special
+            &self.when_asked
         } else {
-            &self.user_defined
+            &self.always
         };
         let mut done = 0;
         for found in finder.iter().flat_map(|f| f.finder.find_iter(text)) {
@@ -286,6 +246,11 @@ impl Vocabulary {
         &self.scores
     }
 
+    /// The score of a token; 0 where the file has no scores.
+    pub fn score(&self, id: u32) -> f32 {
+        self.scores.get(id as usize).copied().unwrap_or(0.0)
+    }
+
     pub fn special(&self, which: Special) -> Option<u32> {
         self.specials[which as usize]
     }
@@ -296,11 +261,6 @@ impl Vocabulary {
 
     pub fn is_end_of_generation(&self, id: u32) -> bool {
         self.end_of_generation.binary_search(&id).is_ok()
-    }
-
-    /// The ids that stand before and after a text when special tokens are added.
-    pub fn surrounding(&self) -> (&[u32], &[u32]) {
-        (&self.before, &self.after)
     }
 }
 
@@ -382,7 +342,7 @@ fn check_length(key: &str, found: usize, expected: usize) -> Result<()> {
     )))
 }
 
-fn read_specials(metadata: &Metadata, count: usize) -> Result<[Option<u32>; Special::COUNT]> {
+fn read_specials(metadata: &Metadata, count: usize) -> Result<Roles> {
     let mut specials = [None; Special::COUNT];
     for &(which, key) in SPECIAL_KEYS {
         let Some(id) = metadata.u64(key)? else {
