@@ -71,6 +71,17 @@ impl<'a, T> MatrixMut<'a, T> {
         }
     }
 
+    /// Columns `first .. first + count` of every row.
+    pub fn columns_mut(&mut self, first: usize, count: usize) -> MatrixMut<'_, T> {
+        assert!(
+            first + count <= self.columns,
+            "columns {first} + {count} of {}",
+            self.columns
+        );
+        // SAFETY: `self` is borrowed mutably for as long as the window lives.
+        unsafe { self.window(0, self.rows, first, count) }
+    }
+
     /// Divides by columns: chunk `i` is columns `i * width ..` of every row.
     pub fn by_columns(self, width: usize) -> ByColumns<'a, T> {
         ByColumns {
@@ -158,6 +169,41 @@ unsafe impl<'a, T: Send> Divide for ByRows<'a, T> {
         unsafe {
             self.matrix
                 .window(chunk * self.count, self.count, 0, self.matrix.columns)
+        }
+    }
+}
+
+/// A matrix divided into tiles: `starts` cuts the rows, `width` the columns.
+pub struct ByTiles<'a, 's, T> {
+    matrix: MatrixMut<'a, T>,
+    starts: &'s [usize],
+    width: usize,
+}
+
+impl<'a, T> MatrixMut<'a, T> {
+    /// Chunk `c * n + i` is rows `starts[i] .. starts[i + 1]` (the last up to the end) of columns `c * width ..`,
+    /// with n = `starts.len()`. `None` when `starts` decrease.
+    pub fn by_tiles<'s>(self, starts: &'s [usize], width: usize) -> Option<ByTiles<'a, 's, T>> {
+        let sorted = starts.is_sorted();
+        sorted.then_some(ByTiles {
+            matrix: self,
+            starts,
+            width: width.max(1),
+        })
+    }
+}
+
+// SAFETY: row ranges between sorted starts do not overlap, nor do column ranges.
+unsafe impl<'a, T: Send> Divide for ByTiles<'a, '_, T> {
+    type Part = MatrixMut<'a, T>;
+    unsafe fn part(&self, chunk: usize) -> MatrixMut<'a, T> {
+        let (column, index) = (chunk / self.starts.len(), chunk % self.starts.len());
+        let start = self.starts[index];
+        let end = self.starts.get(index + 1).copied().unwrap_or(self.matrix.rows);
+        // SAFETY: as the caller promises.
+        unsafe {
+            self.matrix
+                .window(start, end - start, column * self.width, self.width)
         }
     }
 }

@@ -1,1 +1,4 @@
 //! Threaded steps over whole activations.
+pub mod attention;
+pub mod linear;
+pub mod runtime;

@@ -65,6 +65,23 @@ pub struct Activations<'a> {
     pub sums: &'a [f32],
 }
 
+impl<'a> Activations<'a> {
+    /// `count` tokens from `first` on.
+    pub fn slice(&self, first: usize, count: usize) -> Activations<'a> {
+        let row = self.blocks * BLOCK * self.form.value_bytes();
+        let cells = self.scales.len().checked_div(self.tokens).unwrap_or(0);
+        Activations {
+            form: self.form,
+            tokens: count,
+            blocks: self.blocks,
+            data: &self.data[first * row..][..count * row],
+            scales: &self.scales[first * cells..][..count * cells],
+            biases: &self.biases[first * cells..][..count * cells],
+            sums: &self.sums[first * cells..][..count * cells],
+        }
+    }
+}
+
 /// A column of blocks of all tokens, or all blocks of some tokens: what one chunk fills.
 pub type Part<'a> = (
     MatrixMut<'a, u8>,

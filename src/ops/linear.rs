@@ -1,0 +1,267 @@
+//! The only matrix product: activations times packed weights, on all threads.
+
+use super::runtime::Runtime;
+use crate::base::error::{Error, Result};
+use crate::base::matrix::MatrixMut;
+use crate::quant::activations::{ActivationMemory, Activations, ActivationsMut, Form};
+use crate::quant::packed::{BLOCK, PANEL, PackedMatrix};
+
+/// One or several weight matrices with the same inputs, whose outputs stand side by side (query, key and value, say).
+pub struct Linear {
+    parts: Vec<PackedMatrix>,
+    bias: Option<Vec<f32>>,
+}
+
+impl Linear {
+    /// Joins `parts`; every part but the last must have whole panels, and all the same columns. `bias` has one value per row.
+    pub fn new(parts: Vec<PackedMatrix>, bias: Option<Vec<f32>>) -> Result<Linear> {
+        let columns = parts.first().map_or(0, PackedMatrix::columns);
+        let last = parts.len().saturating_sub(1);
+        if parts.is_empty() || parts.iter().any(|part| part.columns() != columns) {
+            return Err(Error::format(
+                "matrices that share their inputs have different numbers of columns",
+            ));
+        }
+        if parts[..last].iter().any(|part| part.rows() % PANEL != 0) {
+            return Err(Error::unsupported(format!(
+                "matrices that stand side by side must have multiples of {PANEL} rows"
+            )));
+        }
+        let linear = Linear { parts, bias };
+        if linear
+            .bias
+            .as_ref()
+            .is_some_and(|bias| bias.len() != linear.rows())
+        {
+            return Err(Error::format(format!(
+                "a bias does not have {} values, one per row",
+                linear.rows()
+            )));
+        }
+        Ok(linear)
+    }
+
+    /// Outputs of all parts.
+    pub fn rows(&self) -> usize {
+        self.parts.iter().map(PackedMatrix::rows).sum()
+    }
+
+    /// Inputs.
+    pub fn columns(&self) -> usize {
+        self.parts[0].columns()
+    }
+
+    /// The matrices.
+    pub fn parts(&self) -> &[PackedMatrix] {
+        &self.parts
+    }
+
+    /// Bytes of the packed weights.
+    pub fn bytes(&self) -> usize {
+        self.parts.iter().map(|part| part.bytes().len()).sum()
+    }
+
+    fn panels(&self) -> usize {
+        self.parts.iter().map(PackedMatrix::panels).sum()
+    }
+
+    /// The forms of activations that the parts need, each once.
+    fn forms(&self) -> impl Iterator<Item = Form> + '_ {
+        [Form::Codes, Form::F32, Form::Bf16].into_iter().filter(|&form| {
+            self.parts
+                .iter()
+                .any(|part| Form::of(part.layout().dtype) == form)
+        })
+    }
+
+    /// Multiplies the panels `first .. first + count` (counted over all parts) whose activations have the form of `x`.
+    /// `output` holds their columns; columns of other forms are left alone.
+    fn multiply(
+        &self,
+        runtime: &Runtime,
+        first: usize,
+        x: &Activations<'_>,
+        mut output: MatrixMut<'_, f32>,
+        add: bool,
+    ) {
+        let (mut start, mut row) = (0, 0);
+        let end = first + output.columns().div_ceil(PANEL);
+        for part in &self.parts {
+            let from = first.clamp(start, start + part.panels());
+            let to = end.clamp(start, start + part.panels());
+            if from < to && Form::of(part.layout().dtype) == x.form {
+                let rows = from - start..to - start;
+                let columns = (rows.end * PANEL).min(part.rows()) - rows.start * PANEL;
+                let window = output.columns_mut((from - first) * PANEL, columns);
+                let from_row = row + rows.start * PANEL;
+                let bias = self
+                    .bias
+                    .as_deref()
+                    .map(|bias| &bias[from_row..from_row + columns]);
+                runtime.kernels().matmul(part, rows, x, window, bias, add);
+            }
+            start += part.panels();
+            row += part.rows();
+        }
+    }
+
+    /// `output = x * weights^T + bias`, or `output +=` that. `output` is tokens x rows, `input` gives the rows of x.
+    pub fn apply(
+        &self,
+        runtime: &Runtime,
+        input: &Input<'_>,
+        memory: &mut ActivationMemory<'_>,
+        scratch: &mut [f32],
+        mut output: MatrixMut<'_, f32>,
+        add: bool,
+    ) {
+        for form in self.forms() {
+            let x = input.activate(runtime, form, memory, scratch);
+            self.apply_to(runtime, &x.view(), output.reborrow(), add);
+        }
+    }
+
+    /// [`Linear::apply`] for activations that are ready; parts that need another form are left out.
+    pub fn apply_to(&self, runtime: &Runtime, x: &Activations<'_>, output: MatrixMut<'_, f32>, add: bool) {
+        let panels = self.panels();
+        let step = panels_per_chunk(panels, self.bytes() / panels, x.tokens, runtime.threads());
+        runtime.pool().divide(
+            panels.div_ceil(step),
+            output.by_columns(step * PANEL),
+            |chunk, part| {
+                self.multiply(runtime, chunk * step, x, part, add);
+            },
+        );
+    }
+}
+
+/// Panels of a chunk: an even number (the kernels work on pairs), a few chunks for each thread so that a late thread
+/// does not hold up the others, but not so little that claiming the chunk costs more than it.
+fn panels_per_chunk(panels: usize, panel_bytes: usize, tokens: usize, threads: usize) -> usize {
+    if threads == 1 {
+        return panels.next_multiple_of(2);
+    }
+    let fair = panels.div_ceil(threads * 8);
+    let worthwhile = (16 << 10) / (panel_bytes * tokens.min(16)).max(1);
+    fair.max(worthwhile)
+        .clamp(2, panels.div_ceil(threads).max(2))
+        .next_multiple_of(2)
+}
+
+/// Rows of f32 that become activations: as they are, or normalized first.
+pub struct Input<'a> {
+    /// Row `i` starts at `rows[i] * stride`, or at `i * stride` without a list.
+    pub values: &'a [f32],
+    /// Values from one row to the next.
+    pub stride: usize,
+    /// Values of a row.
+    pub columns: usize,
+    /// Number of rows.
+    pub tokens: usize,
+    /// Which rows; `None` for the first `tokens`.
+    pub rows: Option<&'a [u32]>,
+    /// Weight and epsilon of an RMS norm that is applied first.
+    pub norm: Option<(&'a [f32], f32)>,
+}
+
+impl Input<'_> {
+    fn row(&self, index: usize) -> &[f32] {
+        let row = self.rows.map_or(index, |rows| rows[index] as usize);
+        &self.values[row * self.stride..][..self.columns]
+    }
+
+    /// Normalizes and quantizes (or rounds) every row. `scratch` takes `columns` values for each thread.
+    pub fn activate<'m>(
+        &self,
+        runtime: &Runtime,
+        form: Form,
+        memory: &'m mut ActivationMemory<'_>,
+        scratch: &mut [f32],
+    ) -> ActivationsMut<'m> {
+        let Some(mut x) = memory.shape(form, self.tokens, self.columns) else {
+            unreachable!("the plan carved activations for every matrix of the model")
+        };
+        let per_chunk = rows_per_chunk(self.tokens, self.columns);
+        let chunks = self.tokens.div_ceil(per_chunk);
+        runtime.pool().divide_with(
+            chunks,
+            x.by_tokens(per_chunk),
+            scratch,
+            |chunk, mut part, scratch| {
+                for index in 0..part.0.rows() {
+                    let row = self.row(chunk * per_chunk + index);
+                    match self.norm {
+                        Some((weight, epsilon)) => {
+                            let normed = &mut scratch[..self.columns];
+                            runtime.kernels().rms_norm(row, weight, epsilon, normed);
+                            runtime.kernels().activate(form, normed, &mut part, index);
+                        }
+                        None => runtime.kernels().activate(form, row, &mut part, index),
+                    }
+                }
+            },
+        );
+        x
+    }
+}
+
+/// Rows of a chunk of element-wise work: about 16 thousand values, a few microseconds.
+pub fn rows_per_chunk(rows: usize, columns: usize) -> usize {
+    ((16 << 10) / columns.max(1)).clamp(1, rows.max(1))
+}
+
+/// Tokens whose gate and up values stand in scratch memory at a time: two blocks of 32 columns of them stay in L1.
+const GATED_TOKENS: usize = 96;
+
+/// Scratch values that [`gated`] needs for each thread.
+pub const GATED_SCRATCH: usize = 2 * GATED_TOKENS * BLOCK;
+
+/// `hidden = activation(gate * x) * (up * x)`, quantized for the next matmul as it is made, so that it is never stored as f32.
+pub fn gated<'m>(
+    runtime: &Runtime,
+    gate: &PackedMatrix,
+    up: &PackedMatrix,
+    x: &Activations<'_>,
+    form: Form,
+    hidden: &'m mut ActivationMemory<'_>,
+    scratch: &mut [f32],
+) -> ActivationsMut<'m> {
+    let rows = gate.rows();
+    let Some(mut y) = hidden.shape(form, x.tokens, rows) else {
+        unreachable!("the plan carved activations for every matrix of the model")
+    };
+    let blocks = rows.div_ceil(BLOCK);
+    let bytes = gate.panel_bytes() + up.panel_bytes();
+    let per_chunk = (panels_per_chunk(2 * blocks, bytes, x.tokens, runtime.threads()) / 2).max(1);
+    runtime.pool().divide_with(
+        blocks.div_ceil(per_chunk),
+        y.by_blocks(per_chunk),
+        scratch,
+        |chunk, mut part, scratch| {
+            let first = chunk * per_chunk;
+            for block in first..(first + per_chunk).min(blocks) {
+                let panels = 2 * block..(2 * block + 2).min(gate.panels());
+                let columns = (panels.end * PANEL).min(rows) - block * BLOCK;
+                for token in (0..x.tokens).step_by(GATED_TOKENS) {
+                    let x = x.slice(token, GATED_TOKENS.min(x.tokens - token));
+                    let (a, b) = scratch.split_at_mut(GATED_TOKENS * BLOCK);
+                    let kernels = runtime.kernels();
+                    kernels.matmul(gate, panels.clone(), &x, dense(a, x.tokens, columns), None, false);
+                    kernels.matmul(up, panels.clone(), &x, dense(b, x.tokens, columns), None, false);
+                    kernels.silu_gate(&mut a[..x.tokens * columns], &b[..x.tokens * columns]);
+                    for (index, row) in a.chunks_exact(columns).take(x.tokens).enumerate() {
+                        kernels.activate_block(form, row, &mut part, token + index, block - first);
+                    }
+                }
+            }
+        },
+    );
+    y
+}
+
+fn dense(values: &mut [f32], rows: usize, columns: usize) -> MatrixMut<'_, f32> {
+    match MatrixMut::new(values, rows, columns, columns) {
+        Some(matrix) => matrix,
+        None => unreachable!("scratch holds {rows} x {columns}"),
+    }
+}
