@@ -60,6 +60,33 @@ unsafe fn flush(value: __m256) -> __m256 {
     }
 }
 
+/// `w * x + sum` with the flush of `vdpbf16ps`; see `scalar::fma_flushed`.
+#[inline(always)]
+unsafe fn fma_flushed(w: __m256, x: __m256, sum: __m256) -> __m256 {
+    // SAFETY: register operations only.
+    unsafe {
+        let sign = _mm256_set1_ps(-0.0);
+        let smallest = _mm256_set1_ps(f32::MIN_POSITIVE);
+        let result = _mm256_fmadd_ps(w, x, sum);
+        let magnitude = _mm256_andnot_ps(sign, result);
+        let small = _mm256_cmp_ps::<_CMP_LE_OQ>(magnitude, smallest);
+        if _mm256_movemask_ps(small) == 0 {
+            return result;
+        }
+        // Of a result of 2^-126 the rounding error decides, times 2^64 so that it is a normal number. `sum - result` is
+        // exact: only a product below 2^-133 is rounded here, and then the sum is next to the result.
+        let scale = _mm256_set1_ps(18_446_744_073_709_551_616.0);
+        let rest = _mm256_mul_ps(_mm256_sub_ps(sum, result), scale);
+        let error = _mm256_fmadd_ps(_mm256_mul_ps(w, scale), x, rest);
+        let towards_zero = _mm256_xor_ps(error, _mm256_and_ps(result, sign));
+        let limit = _mm256_set1_ps(-6.462_348_5e-27); // -2^-151 * 2^64
+        let below = _mm256_cmp_ps::<_CMP_LT_OQ>(towards_zero, limit);
+        let edge = _mm256_cmp_ps::<_CMP_EQ_OQ>(magnitude, smallest);
+        let tiny = _mm256_andnot_ps(_mm256_andnot_ps(below, edge), small);
+        _mm256_blendv_ps(result, _mm256_and_ps(result, sign), tiny)
+    }
+}
+
 /// What `vdpbf16ps` does, in eight lanes.
 #[inline(always)]
 unsafe fn dot2_bf16_8(sum: __m256, w: __m256i, x: __m256i) -> __m256 {
@@ -70,8 +97,7 @@ unsafe fn dot2_bf16_8(sum: __m256, w: __m256i, x: __m256i) -> __m256 {
         let x_odd = flush(_mm256_castsi256_ps(_mm256_and_si256(x, high)));
         let w_even = flush(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(w)));
         let x_even = flush(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(x)));
-        let sum = flush(_mm256_fmadd_ps(w_odd, x_odd, flush(sum)));
-        flush(_mm256_fmadd_ps(w_even, x_even, sum))
+        fma_flushed(w_even, x_even, fma_flushed(w_odd, x_odd, flush(sum)))
     }
 }
 

@@ -31,6 +31,30 @@ unsafe fn flush(value: __m512) -> __m512 {
     }
 }
 
+/// `w * x + sum` with the flush of `vdpbf16ps`; see `scalar::fma_flushed`, and `avx2.rs` for the steps.
+#[inline(always)]
+unsafe fn fma_flushed(w: __m512, x: __m512, sum: __m512) -> __m512 {
+    // SAFETY: register operations only.
+    unsafe {
+        let smallest = _mm512_set1_ps(f32::MIN_POSITIVE);
+        let result = _mm512_fmadd_ps(w, x, sum);
+        let magnitude = _mm512_abs_ps(result);
+        let small = _mm512_cmp_ps_mask::<_CMP_LE_OQ>(magnitude, smallest);
+        if small == 0 {
+            return result;
+        }
+        let scale = _mm512_set1_ps(18_446_744_073_709_551_616.0);
+        let rest = _mm512_mul_ps(_mm512_sub_ps(sum, result), scale);
+        let error = _mm512_fmadd_ps(_mm512_mul_ps(w, scale), x, rest);
+        let sign = _mm512_and_si512(_mm512_castps_si512(result), _mm512_set1_epi32(i32::MIN));
+        let towards_zero = _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(error), sign));
+        let limit = _mm512_set1_ps(-6.462_348_5e-27); // -2^-151 * 2^64
+        let below = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(towards_zero, limit);
+        let edge = _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(magnitude, smallest);
+        _mm512_mask_blend_ps(small & !(edge & !below), result, _mm512_castsi512_ps(sign))
+    }
+}
+
 // SAFETY of the whole block: the caller promises that the CPU has the instructions and that pointers are valid.
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl<const BF16: bool> Simd for Avx512<BF16> {
@@ -184,8 +208,7 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
             let x_odd = flush(_mm512_castsi512_ps(_mm512_and_si512(x, high)));
             let w_even = flush(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(w)));
             let x_even = flush(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(x)));
-            let sum = flush(_mm512_fmadd_ps(w_odd, x_odd, flush(sum)));
-            flush(_mm512_fmadd_ps(w_even, x_even, sum))
+            fma_flushed(w_even, x_even, fma_flushed(w_odd, x_odd, flush(sum)))
         }
     }
     #[inline(always)]

@@ -78,6 +78,7 @@ impl Kernels {
         assert!(panels.start <= panels.end && panels.end <= weights.panels());
         assert!(output.columns() == rows && output.rows() == x.tokens);
         assert!(x.blocks == weights.blocks() && x.form == Form::of(dtype));
+        assert!(x.is_whole());
         assert!(row_bias.is_none_or(|bias| bias.len() == rows));
         let Some(kernel) = self.matmul_of(dtype) else {
             unreachable!("only types with kernels are packed")
@@ -99,8 +100,7 @@ impl Kernels {
             row_bias: row_bias.map_or(std::ptr::null(), <[f32]>::as_ptr),
             accumulate,
         };
-        // SAFETY: the table was chosen for this CPU; the shapes were checked above, and `Activations` are as long as
-        // `ActivationMemory::shape` made them.
+        // SAFETY: the table was chosen for this CPU; the shapes were checked above.
         unsafe { kernel(&args) }
     }
 
@@ -115,6 +115,7 @@ impl Kernels {
         let blocks = first..first + x.len().div_ceil(BLOCK);
         let bytes = BLOCK * form.value_bytes();
         let data = &mut part.0.row(row)[blocks.start * bytes..blocks.end * bytes];
+        assert!(data.as_ptr().addr().is_multiple_of(form.value_bytes()));
         match form {
             Form::Codes => {
                 let scales = &mut part.1.row(row)[blocks.clone()];
@@ -140,7 +141,7 @@ impl Kernels {
                     to.copy_from_slice(&value.to_ne_bytes());
                 }
             }
-            // SAFETY: `data` holds the blocks of x; rows of the arena's activation memory are aligned to 64.
+            // SAFETY: `data` holds the blocks of x, and its alignment was checked; the table was chosen for this CPU.
             Form::Bf16 => unsafe { (self.bf16_row)(x.as_ptr(), x.len(), data.as_mut_ptr().cast()) },
         }
     }

@@ -32,6 +32,24 @@ pub(super) fn flushed(value: f32) -> f32 {
     }
 }
 
+/// `w * x + sum` as `vdpbf16ps` rounds it: a result that is below the smallest normal number counts as zero. Below is
+/// meant after rounding to 24 bits with an exponent without end (as everywhere in SSE), so that 2^-126 - 2^-151 and more
+/// become 2^-126, and what is less becomes zero although the nearest f32 may be 2^-126.
+#[inline(always)]
+pub(super) fn fma_flushed(w: f32, x: f32, sum: f32) -> f32 {
+    let result = w.mul_add(x, sum);
+    if result.abs() > f32::MIN_POSITIVE {
+        return result;
+    }
+    // The product of two bf16 is exact in f64, and so is the sum wherever it is close to the limit.
+    let exact = f64::from(w) * f64::from(x) + f64::from(sum);
+    if exact.abs() < f64::from(f32::MIN_POSITIVE) * (1.0 - 1.0 / 33_554_432.0) {
+        f32::from_bits(result.to_bits() & 0x8000_0000)
+    } else {
+        result
+    }
+}
+
 // SAFETY of the whole block: no instruction needs the CPU's leave; pointers are the caller's promise.
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Simd for Scalar {
@@ -189,8 +207,8 @@ impl Simd for Scalar {
     unsafe fn dot2_bf16(sum: F, w: I, x: I) -> F {
         std::array::from_fn(|i| {
             let half = |pair: i32, high: bool| bf16_flushed((pair as u32 >> (16 * u32::from(high))) as u16);
-            let odd = flushed(half(w[i], true).mul_add(half(x[i], true), flushed(sum[i])));
-            flushed(half(w[i], false).mul_add(half(x[i], false), odd))
+            let odd = fma_flushed(half(w[i], true), half(x[i], true), flushed(sum[i]));
+            fma_flushed(half(w[i], false), half(x[i], false), odd)
         })
     }
     #[inline(always)]

@@ -120,6 +120,20 @@ impl Kernels {
         (isa == Isa::Scalar).then_some(&super::scalar::SCALAR)
     }
 
+    /// Every table that this CPU can run, with its name: those of [`Kernels::of`], and those it passes over because the
+    /// CPU has better. They must all give the same bits, which the tests check.
+    pub fn every() -> Vec<(&'static str, &'static Kernels)> {
+        let mut tables: Vec<(&'static str, &'static Kernels)> = Isa::ALL
+            .iter()
+            .filter_map(|&isa| Some((isa.name(), Kernels::of(isa)?)))
+            .collect();
+        #[cfg(target_arch = "x86_64")]
+        if Kernels::of(Isa::Avx512).is_some() && is_x86_feature_detected!("avx512bf16") {
+            tables.push(("avx512 without BF16", &super::avx512::WITHOUT_BF16));
+        }
+        tables
+    }
+
     /// The instruction set.
     pub fn isa(&self) -> Isa {
         self.isa

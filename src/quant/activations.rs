@@ -80,6 +80,17 @@ impl<'a> Activations<'a> {
             sums: &self.sums[first * cells..][..count * cells],
         }
     }
+
+    /// Whether the slices hold what form and shape say, at an address where the values may stand.
+    pub fn is_whole(&self) -> bool {
+        let cells = self.tokens * self.blocks;
+        let records = if self.form == Form::Codes { cells } else { 0 };
+        self.data.len() >= cells * BLOCK * self.form.value_bytes()
+            && self.data.as_ptr().addr().is_multiple_of(self.form.value_bytes())
+            && self.scales.len() >= records
+            && self.biases.len() >= records
+            && self.sums.len() >= records
+    }
 }
 
 /// A column of blocks of all tokens, or all blocks of some tokens: what one chunk fills.
