@@ -106,22 +106,15 @@ impl Kernels {
 
     /// Puts one row of activations into row `row` of `part`, in the form `form`.
     pub fn activate(&self, form: Form, x: &[f32], part: &mut Part<'_>, row: usize) {
-        assert!(part.0.columns() == x.len().div_ceil(BLOCK) * BLOCK * form.value_bytes());
-        self.activate_block(form, x, part, row, 0);
-    }
-
-    /// Puts the values of some blocks into row `row` of `part`, from block `first` on.
-    pub fn activate_block(&self, form: Form, x: &[f32], part: &mut Part<'_>, row: usize, first: usize) {
-        let blocks = first..first + x.len().div_ceil(BLOCK);
-        let bytes = BLOCK * form.value_bytes();
-        let data = &mut part.0.row(row)[blocks.start * bytes..blocks.end * bytes];
+        let blocks = x.len().div_ceil(BLOCK);
+        let data = part.0.row(row);
+        assert!(data.len() == blocks * BLOCK * form.value_bytes());
         assert!(data.as_ptr().addr().is_multiple_of(form.value_bytes()));
         match form {
             Form::Codes => {
-                let scales = &mut part.1.row(row)[blocks.clone()];
-                let biases = &mut part.2.row(row)[blocks.clone()];
-                let sums = &mut part.3.row(row)[blocks];
-                // SAFETY: the slices hold the blocks of x; the table was chosen for this CPU.
+                let (scales, biases, sums) = (part.1.row(row), part.2.row(row), part.3.row(row));
+                assert!(scales.len() == blocks && biases.len() == blocks && sums.len() == blocks);
+                // SAFETY: the lengths were checked; the table was chosen for this CPU.
                 unsafe {
                     (self.quantize_row)(
                         x.as_ptr(),
@@ -141,7 +134,7 @@ impl Kernels {
                     to.copy_from_slice(&value.to_ne_bytes());
                 }
             }
-            // SAFETY: `data` holds the blocks of x, and its alignment was checked; the table was chosen for this CPU.
+            // SAFETY: length and alignment were checked; the table was chosen for this CPU.
             Form::Bf16 => unsafe { (self.bf16_row)(x.as_ptr(), x.len(), data.as_mut_ptr().cast()) },
         }
     }

@@ -3,7 +3,8 @@
 use super::runtime::Runtime;
 use crate::base::error::{Error, Result};
 use crate::base::matrix::MatrixMut;
-use crate::quant::activations::{ActivationMemory, Activations, ActivationsMut, Form};
+use crate::kernels::Kernels;
+use crate::quant::activations::{ActivationMemory, Activations, ActivationsMut, Form, SUPER_BLOCK};
 use crate::quant::packed::{BLOCK, PANEL, PackedMatrix};
 
 /// One or several weight matrices with the same inputs, whose outputs stand side by side (query, key and value, say).
@@ -210,13 +211,14 @@ pub fn rows_per_chunk(rows: usize, columns: usize) -> usize {
     ((16 << 10) / columns.max(1)).clamp(1, rows.max(1))
 }
 
-/// Tokens whose gate and up values stand in scratch memory at a time: two blocks of 32 columns of them stay in L1.
+/// Tokens whose hidden values stand in scratch memory at a time, before they are quantized: they stay in L2.
 const GATED_TOKENS: usize = 96;
 
-/// Scratch values that [`gated`] needs for each thread.
-pub const GATED_SCRATCH: usize = 2 * GATED_TOKENS * BLOCK;
+/// Scratch values that [`gated`] needs for each thread: hidden values of a super-block, and the up values of a block.
+pub const GATED_SCRATCH: usize = GATED_TOKENS * (SUPER_BLOCK + BLOCK);
 
-/// `hidden = activation(gate * x) * (up * x)`, quantized for the next matmul as it is made, so that it is never stored as f32.
+/// `hidden = activation(gate * x) * (up * x)`, quantized for the next matmul as it is made, so that all of it never
+/// stands in memory as f32.
 pub fn gated<'m>(
     runtime: &Runtime,
     gate: &PackedMatrix,
@@ -230,33 +232,65 @@ pub fn gated<'m>(
     let Some(mut y) = hidden.shape(form, x.tokens, rows) else {
         unreachable!("the plan carved activations for every matrix of the model")
     };
-    let blocks = rows.div_ceil(BLOCK);
-    let bytes = gate.panel_bytes() + up.panel_bytes();
-    let per_chunk = (panels_per_chunk(2 * blocks, bytes, x.tokens, runtime.threads()) / 2).max(1);
+    let chunks = rows.div_ceil(SUPER_BLOCK);
     runtime.pool().divide_with(
-        blocks.div_ceil(per_chunk),
-        y.by_blocks(per_chunk),
+        chunks,
+        y.by_super_blocks(),
         scratch,
         |chunk, mut part, scratch| {
-            let first = chunk * per_chunk;
-            for block in first..(first + per_chunk).min(blocks) {
-                let panels = 2 * block..(2 * block + 2).min(gate.panels());
-                let columns = (panels.end * PANEL).min(rows) - block * BLOCK;
-                for token in (0..x.tokens).step_by(GATED_TOKENS) {
-                    let x = x.slice(token, GATED_TOKENS.min(x.tokens - token));
-                    let (a, b) = scratch.split_at_mut(GATED_TOKENS * BLOCK);
-                    let kernels = runtime.kernels();
-                    kernels.matmul(gate, panels.clone(), &x, dense(a, x.tokens, columns), None, false);
-                    kernels.matmul(up, panels.clone(), &x, dense(b, x.tokens, columns), None, false);
-                    kernels.silu_gate(&mut a[..x.tokens * columns], &b[..x.tokens * columns]);
-                    for (index, row) in a.chunks_exact(columns).take(x.tokens).enumerate() {
-                        kernels.activate_block(form, row, &mut part, token + index, block - first);
-                    }
+            let first = chunk * SUPER_BLOCK;
+            let columns = SUPER_BLOCK.min(rows - first);
+            let (hidden, up_values) = scratch.split_at_mut(GATED_TOKENS * SUPER_BLOCK);
+            for token in (0..x.tokens).step_by(GATED_TOKENS) {
+                let x = x.slice(token, GATED_TOKENS.min(x.tokens - token));
+                for block in (0..columns).step_by(BLOCK) {
+                    gated_block(
+                        runtime.kernels(),
+                        gate,
+                        up,
+                        &x,
+                        first + block,
+                        (block, columns),
+                        hidden,
+                        up_values,
+                    );
+                }
+                for (index, row) in hidden.chunks_exact(columns).take(x.tokens).enumerate() {
+                    runtime.kernels().activate(form, row, &mut part, token + index);
                 }
             }
         },
     );
     y
+}
+
+/// The hidden values of up to 32 rows from `row` on, into column `at.0` of the `at.1` columns of `hidden`.
+#[allow(clippy::too_many_arguments)] // The pieces of one step; a struct would only rename them.
+fn gated_block(
+    kernels: &Kernels,
+    gate: &PackedMatrix,
+    up: &PackedMatrix,
+    x: &Activations<'_>,
+    row: usize,
+    at: (usize, usize),
+    hidden: &mut [f32],
+    up_values: &mut [f32],
+) {
+    let panels = row / PANEL..((row + BLOCK) / PANEL).min(gate.panels());
+    let count = (panels.end * PANEL).min(gate.rows()) - row;
+    let mut gates = dense(hidden, x.tokens, at.1);
+    kernels.matmul(
+        gate,
+        panels.clone(),
+        x,
+        gates.columns_mut(at.0, count),
+        None,
+        false,
+    );
+    kernels.matmul(up, panels, x, dense(up_values, x.tokens, count), None, false);
+    for (token, up) in up_values.chunks_exact(count).take(x.tokens).enumerate() {
+        kernels.silu_gate(&mut gates.row(token)[at.0..at.0 + count], up);
+    }
 }
 
 fn dense(values: &mut [f32], rows: usize, columns: usize) -> MatrixMut<'_, f32> {

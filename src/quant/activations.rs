@@ -4,6 +4,9 @@ use super::packed::BLOCK;
 use crate::base::matrix::{ByColumns, ByRows, MatrixMut};
 use crate::format::dtype::DataType;
 
+/// Inputs that are quantized together: eight blocks.
+pub const SUPER_BLOCK: usize = 256;
+
 /// How activations are stored for a type of weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
@@ -168,23 +171,23 @@ impl ActivationsMut<'_> {
         )
     }
 
-    /// Divided so that chunk `i` fills `count` blocks of all tokens.
-    pub fn by_blocks(
+    /// Divided so that chunk `i` fills super-block `i` of all tokens.
+    pub fn by_super_blocks(
         &mut self,
-        count: usize,
     ) -> (
         ByColumns<'_, u8>,
         ByColumns<'_, f32>,
         ByColumns<'_, i32>,
         ByColumns<'_, f32>,
     ) {
-        let width = count * BLOCK * self.form.value_bytes();
+        let blocks = SUPER_BLOCK / BLOCK;
+        let width = SUPER_BLOCK * self.form.value_bytes();
         let (data, scales, biases, sums) = self.whole();
         (
             data.by_columns(width),
-            scales.by_columns(count),
-            biases.by_columns(count),
-            sums.by_columns(count),
+            scales.by_columns(blocks),
+            biases.by_columns(blocks),
+            sums.by_columns(blocks),
         )
     }
 
