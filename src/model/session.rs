@@ -6,10 +6,11 @@ use super::model::Model;
 use super::plan::{Buffers, Carver, Limits, carve};
 use crate::base::cancel::Cancel;
 use crate::base::error::{Error, Result, Status};
-use crate::base::memory::Buffer;
+use crate::base::memory::{Buffer, cast};
 use crate::format::dtype::DataType;
 use crate::kernels::CACHE_TYPES;
 use crate::ops::attention::{Span, Tile, cut_tiles};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// How large a session is.
@@ -84,6 +85,8 @@ pub struct Session {
     model: Arc<Model>,
     limits: Limits,
     arena: Buffer,
+    /// Where the logits lie in the arena, in bytes.
+    logits: Range<usize>,
     memory: SessionMemory,
     lengths: Vec<usize>,
     rows: usize,
@@ -138,6 +141,7 @@ impl Session {
             model: model.clone(),
             limits,
             arena,
+            logits: 0..0,
             memory,
             lengths: filled(limits.sequences, 0)?,
             rows: 0,
@@ -151,6 +155,7 @@ impl Session {
             },
         };
         session.fill_rope_tables()?;
+        session.find_logits()?;
         Ok(session)
     }
 
@@ -165,6 +170,13 @@ impl Session {
     }
 
     /// cos and sin of every position, in f64 by a library whose results do not depend on the system.
+    fn find_logits(&mut self) -> Result<()> {
+        let arena = self.arena.bytes().as_ptr().addr();
+        let logits = self.buffers()?.logits.as_ptr_range();
+        self.logits = logits.start.addr() - arena..logits.end.addr() - arena;
+        Ok(())
+    }
+
     fn fill_rope_tables(&mut self) -> Result<()> {
         let model = self.model.clone();
         let rope = &model.llama().config().rope;
@@ -214,7 +226,10 @@ impl Session {
         let mut logits = 0;
         while cursor.0 < entries.sequences.len() {
             let next = self.fill_lists(entries, cursor, want);
-            self.pass(logits, cancel)?;
+            if let Err(error) = self.pass(logits, cancel) {
+                self.undo(entries, cursor);
+                return Err(error);
+            }
             for span in &self.lists.spans {
                 self.lengths[span.sequence] += span.tokens;
             }
@@ -226,6 +241,18 @@ impl Session {
     }
 
     /// One pass of the tokens in the lists through all layers.
+    /// Takes back what the passes of this call before `cursor` appended.
+    fn undo(&mut self, entries: &Entries<'_>, cursor: (usize, usize)) {
+        for (entry, &sequence) in entries.sequences.iter().enumerate().take(cursor.0 + 1) {
+            let appended = if entry < cursor.0 {
+                entries.offsets[entry + 1] - entries.offsets[entry]
+            } else {
+                cursor.1
+            };
+            self.lengths[sequence as usize] -= appended;
+        }
+    }
+
     fn pass(&mut self, logits: usize, cancel: Option<&Cancel>) -> Result<()> {
         let llama = self.model.llama();
         let arena = &mut Carver::cutting(self.arena.bytes_mut());
@@ -369,7 +396,7 @@ impl Session {
     }
 
     /// One row of logits of the last call.
-    pub fn logits(&mut self, row: usize) -> Result<&[f32]> {
+    pub fn logits(&self, row: usize) -> Result<&[f32]> {
         if row >= self.rows {
             return Err(Error::invalid(format!(
                 "row {row} of logits; the last call wrote {}",
@@ -377,7 +404,10 @@ impl Session {
             )));
         }
         let vocabulary = self.model.llama().config().vocabulary;
-        Ok(&self.buffers()?.logits[row * vocabulary..][..vocabulary])
+        let logits = self.arena.bytes().get(self.logits.clone()).and_then(cast::<f32>);
+        logits
+            .and_then(|logits| logits.get(row * vocabulary..(row + 1) * vocabulary))
+            .ok_or_else(|| Error::new(Status::Panic, "the logits do not lie in the session's memory"))
     }
 
     /// Tokens that a sequence holds.
