@@ -1,2 +1,3 @@
 //! Tokenizers and text generation.
+pub mod generate;
 pub mod tokenizer;
