@@ -8,7 +8,21 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// Sections of `mantle.h`.
-const STABLE: &[&str] = &["version", "status", "dtype", "cancel"];
+const STABLE: &[&str] = &[
+    "version",
+    "status",
+    "dtype",
+    "runtime",
+    "cancel",
+    "tokenizer",
+    "model",
+    "arena",
+    "session",
+    "model_info",
+    "generate",
+    "matrix",
+    "rows",
+];
 
 /// Sections of `mantle_experimental.h`.
 const EXPERIMENTAL: &[&str] = &["limits"];

@@ -31,10 +31,10 @@
  * Ownership. What a function named *_new or *_open gives is freed by the *_free of its type; each
  *   *_free accepts NULL. Objects hold what they need: a runtime may be freed before its models, a
  *   model before its sessions. "Borrowed" results belong to the object they came from.
- * Threads. A parameter `const T *` may be used by several threads at once. Any other handle serves
- *   one thread at a time: a second one gets MANTLE_ERROR_BUSY, and nothing is disturbed. An object
- *   must not be freed while another thread may still use it; from inside a callback it may be: it
- *   lives until the running call ends.
+ * Threads. A parameter `const T *` may be used by several threads at once. A parameter `T *` is for one
+ *   call at a time: while it runs, every other call with the object gets MANTLE_ERROR_BUSY, and nothing
+ *   is disturbed. An object must not be freed while another thread may still use it; from inside a
+ *   callback it may be: it lives until the running call ends.
  * Callbacks. Run on the calling thread unless their type says otherwise. They must return: no longjmp
  *   and no C++ exception may pass through the library.
  * Failures. A failed call leaves its objects usable. The exception is MANTLE_ERROR_PANIC, a defect of
@@ -276,6 +276,150 @@ const char *mantle_dtype_name(mantle_dtype dtype);
 
 /*
  * ------------------------------------------------------------------------------------------------
+ * Runtime: threads, memory, log, instruction set
+ * ------------------------------------------------------------------------------------------------
+ */
+
+// As many threads as the process may use: its affinity mask and its cgroup's quota.
+#define MANTLE_THREADS_AUTO 4294967295
+// Words of mantle_runtime_options.cpus, 64 CPUs each.
+#define MANTLE_CPU_WORDS 16
+// The best instruction set that the processor has.
+#define MANTLE_ISA_BEST 0
+// No vector instructions asked for: runs everywhere, slowly.
+#define MANTLE_ISA_SCALAR 1
+// x86 AVX2 and FMA.
+#define MANTLE_ISA_AVX2 2
+// x86 AVX2, FMA and AVX-VNNI.
+#define MANTLE_ISA_AVXVNNI 3
+// x86 AVX-512 with VNNI.
+#define MANTLE_ISA_AVX512 4
+// No messages.
+#define MANTLE_LOG_OFF 0
+// What failed in a way that no call could report.
+#define MANTLE_LOG_ERROR 1
+// What works, but probably not as intended.
+#define MANTLE_LOG_WARNING 2
+// What was chosen and how long it took: a few lines per model.
+#define MANTLE_LOG_INFO 3
+// Everything.
+#define MANTLE_LOG_DEBUG 4
+
+// A pool of threads, the memory and the log that models and sessions share. A program needs one; several
+// do not disturb each other. Several threads may use one runtime at once: the pool then serves one of
+// them, and the others compute alone meanwhile.
+typedef struct mantle_runtime mantle_runtime;
+
+// Gets one message: its MANTLE_LOG_* level, the part of the library it comes from, and the text, both
+// UTF-8 and not closed by NUL. May be called from any thread, also from several at once.
+typedef void (*mantle_log_fn)(void *user_data,
+                              int32_t level,
+                              const char *target,
+                              size_t target_length,
+                              const char *message,
+                              size_t message_length);
+
+// Gives `size` bytes aligned to `alignment` (a power of two, at most 2 MiB), or NULL. The contents do not
+// matter. May be called from any thread, also from several at once.
+typedef void *(*mantle_allocate_fn)(void *user_data, size_t size, size_t alignment);
+
+// Takes back what mantle_allocate_fn gave, with the same size and alignment. From any thread.
+typedef void (*mantle_release_fn)(void *user_data, void *memory, size_t size, size_t alignment);
+
+// How to make a runtime. Set the defaults with mantle_runtime_options_init.
+typedef struct mantle_runtime_options {
+  // sizeof(mantle_runtime_options).
+  size_t struct_size;
+  // Threads that compute, the calling one counted: 1 to 1024, or MANTLE_THREADS_AUTO (default). With 1 no
+  // thread is started.
+  uint32_t threads;
+  // How long a thread without work spins before it sleeps, in microseconds. More makes short steps
+  // faster and costs power.
+  uint32_t spin_microseconds;
+  // The most capable instruction set to use, MANTLE_ISA_*; default MANTLE_ISA_BEST. When the processor
+  // lacks it, the next lower one is used. The environment variable MANTLE_ISA (scalar, avx2, avxvnni,
+  // avx512) goes before it and forces one. The results are the same bits with every one.
+  int32_t isa;
+  // Messages up to this MANTLE_LOG_* level go to `log`; default MANTLE_LOG_WARNING.
+  int32_t log_level;
+  // CPUs to pin the started threads to: CPU i is bit i % 64 of word i / 64. All zero (default) pins none.
+  uint64_t cpus[MANTLE_CPU_WORDS];
+  // Gets the messages; NULL (default) for none.
+  mantle_log_fn log;
+  // Handed to `log`.
+  void *log_user_data;
+  // Gives the memory of weights, caches and scratch; NULL (default) for the system's. Small objects
+  // (handles, names, error texts) always come from the system.
+  mantle_allocate_fn allocate;
+  // Takes memory back; NULL exactly when `allocate` is NULL.
+  mantle_release_fn release;
+  // Handed to `allocate` and `release`.
+  void *allocator_user_data;
+} mantle_runtime_options;
+
+// What a runtime uses.
+typedef struct mantle_runtime_info {
+  // sizeof(mantle_runtime_info), set by the caller.
+  size_t struct_size;
+  // Threads that compute, the calling one counted.
+  uint32_t threads;
+  // The instruction set in use, MANTLE_ISA_*.
+  int32_t isa;
+} mantle_runtime_info;
+
+// Memory in bytes: held, or needed. Which fields are set depends on the function; the others are 0.
+typedef struct mantle_memory {
+  // sizeof(mantle_memory), set by the caller.
+  size_t struct_size;
+  // The sum of the fields below `peak`, or, of a runtime, everything its allocator gave out.
+  uint64_t total;
+  // The largest `total` so far.
+  uint64_t peak;
+  // Weights in the layout of the kernels.
+  uint64_t weights;
+  // Keys and values of the sequences.
+  uint64_t cache;
+  // Intermediate results of a forward pass.
+  uint64_t scratch;
+  // Everything else: tables, metadata, vocabulary.
+  uint64_t other;
+} mantle_memory;
+
+// Sets `options` to the defaults. `size` is sizeof(mantle_runtime_options). Any thread.
+mantle_status mantle_runtime_options_init(struct mantle_runtime_options *options,
+                                          size_t size,
+                                          mantle_error **error);
+
+// Makes a runtime and starts its threads. `options` may be NULL for the defaults. Free it with
+// mantle_runtime_free. Any thread.
+// Errors: INVALID_ARGUMENT (0 threads or too many, an unknown number, an `allocate` without `release`),
+// UNSUPPORTED (MANTLE_ISA asks for what the processor lacks), IO (a thread could not be started).
+MANTLE_MUST_USE
+mantle_status mantle_runtime_new(const struct mantle_runtime_options *options,
+                                 struct mantle_runtime **out,
+                                 mantle_error **error);
+
+// Tells what the runtime uses. Any thread.
+mantle_status mantle_runtime_get_info(const struct mantle_runtime *runtime,
+                                      struct mantle_runtime_info *info,
+                                      mantle_error **error);
+
+// Tells how much memory the runtime's allocator holds for weights, caches, scratch and arenas together:
+// `total` now, `peak` at most so far. Any thread.
+mantle_status mantle_runtime_memory(const struct mantle_runtime *runtime,
+                                    struct mantle_memory *memory,
+                                    mantle_error **error);
+
+// Frees the runtime. Models, sessions, arenas and matrices made with it stay usable; the threads end
+// with the last of them. NULL is accepted.
+void mantle_runtime_free(struct mantle_runtime *runtime);
+
+// The name of an instruction set as MANTLE_ISA takes it, such as "avx512"; "unknown" for a number that
+// this library does not know. Closed by NUL, valid for ever. Any thread.
+const char *mantle_isa_name(int32_t isa);
+
+/*
+ * ------------------------------------------------------------------------------------------------
  * Cancellation
  * ------------------------------------------------------------------------------------------------
  */
@@ -299,6 +443,676 @@ bool mantle_cancel_is_fired(const struct mantle_cancel *cancel);
 
 // Frees the object; calls that hold it go on and can no longer be stopped. NULL is accepted.
 void mantle_cancel_free(struct mantle_cancel *cancel);
+
+/*
+ * ------------------------------------------------------------------------------------------------
+ * Tokenizer
+ * ------------------------------------------------------------------------------------------------
+ */
+
+// mantle_tokenize: add the tokens that the model expects around a text (begin, end).
+#define MANTLE_TOKENIZE_ADD_SPECIAL (1 << 0)
+// mantle_tokenize: text that is written like a control token becomes that token. Not for text of users.
+#define MANTLE_TOKENIZE_PARSE_SPECIAL (1 << 1)
+// mantle_detokenize: leave control tokens out.
+#define MANTLE_DETOKENIZE_SKIP_SPECIAL (1 << 0)
+// Begins a sequence.
+#define MANTLE_SPECIAL_BOS 0
+// Ends a sequence.
+#define MANTLE_SPECIAL_EOS 1
+// Ends a turn of a conversation.
+#define MANTLE_SPECIAL_EOT 2
+// Ends a message that more messages of the same turn follow.
+#define MANTLE_SPECIAL_EOM 3
+// Stands for text that has no token.
+#define MANTLE_SPECIAL_UNKNOWN 4
+// Fills up a batch; this library never needs it.
+#define MANTLE_SPECIAL_PAD 5
+// Separates or ends texts (BERT).
+#define MANTLE_SPECIAL_SEP 6
+// Begins a text (BERT).
+#define MANTLE_SPECIAL_CLS 7
+// Stands for a token to be guessed (BERT).
+#define MANTLE_SPECIAL_MASK 8
+// A line feed.
+#define MANTLE_SPECIAL_NEWLINE 9
+
+// Turns text into token ids and back. Belongs to its model; never changes.
+typedef struct mantle_tokenizer mantle_tokenizer;
+
+// The number of a token: 0 up to the size of the vocabulary.
+typedef int32_t mantle_token;
+
+// No token: the answer to a question for a token that the model does not have.
+#define MANTLE_TOKEN_NONE (-1)
+
+// Turns `text`, `length` bytes of UTF-8, into token ids. `flags` are MANTLE_TOKENIZE_* bits. The ids go to
+// `tokens`, which has room for `capacity`; `size` tells how many there are. With capacity 0, `tokens` may be
+// NULL, to ask for the size. Any thread.
+// Errors: INVALID_ARGUMENT (text that is not UTF-8: the message tells the first wrong byte; unknown flags),
+// BUFFER_TOO_SMALL (`size` tells what is needed).
+mantle_status mantle_tokenize(const struct mantle_tokenizer *tokenizer,
+                              const char *text,
+                              size_t length,
+                              uint32_t flags,
+                              mantle_token *tokens,
+                              size_t capacity,
+                              size_t *size,
+                              mantle_error **error);
+
+// Turns `count` token ids into text. `flags` are MANTLE_DETOKENIZE_* bits. The text goes to `text`, which has
+// room for `capacity` bytes and is not closed by NUL; `size` tells its length. It is UTF-8 when the ids came
+// from mantle_tokenize; a part of such ids may begin or end inside a character. With capacity 0, `text` may
+// be NULL, to ask for the size. Any thread.
+// Errors: INVALID_ARGUMENT (an id outside the vocabulary, unknown flags), BUFFER_TOO_SMALL (`size` tells
+// what is needed).
+mantle_status mantle_detokenize(const struct mantle_tokenizer *tokenizer,
+                                const mantle_token *tokens,
+                                size_t count,
+                                uint32_t flags,
+                                char *text,
+                                size_t capacity,
+                                size_t *size,
+                                mantle_error **error);
+
+// Tells how many tokens the vocabulary has; ids are below it. Any thread.
+mantle_status mantle_tokenizer_vocabulary_size(const struct mantle_tokenizer *tokenizer,
+                                               size_t *size,
+                                               mantle_error **error);
+
+// Gives the token with a role, MANTLE_SPECIAL_*; MANTLE_TOKEN_NONE when the model has none. Any thread.
+// Errors: INVALID_ARGUMENT (an unknown role).
+mantle_status mantle_tokenizer_special(const struct mantle_tokenizer *tokenizer,
+                                       int32_t which,
+                                       mantle_token *token,
+                                       mantle_error **error);
+
+// Tells whether a generated `token` ends the answer. Any thread.
+// Errors: INVALID_ARGUMENT (an id outside the vocabulary).
+mantle_status mantle_tokenizer_is_end(const struct mantle_tokenizer *tokenizer,
+                                      mantle_token token,
+                                      bool *is_end,
+                                      mantle_error **error);
+
+/*
+ * ------------------------------------------------------------------------------------------------
+ * Model
+ * ------------------------------------------------------------------------------------------------
+ */
+
+// Map the file into memory: fastest. If another program shortens the file meanwhile, the system ends the
+// process; use MANTLE_LOAD_READ for files that may change.
+#define MANTLE_LOAD_MAP 0
+// Read the file piece by piece. The same model, bit for bit.
+#define MANTLE_LOAD_READ 1
+
+// A model: configuration, weights in the layout of the kernels, tokenizer. Never changes, so any number of
+// sessions on any number of threads may share it.
+typedef struct mantle_model mantle_model;
+
+// Tells how far loading is: `done` of `total` bytes of weights. Returns false to cancel. Called on the
+// loading thread.
+typedef bool (*mantle_progress_fn)(void *user_data, uint64_t done, uint64_t total);
+
+// How to open a model. Set the defaults with mantle_model_options_init.
+typedef struct mantle_model_options {
+  // sizeof(mantle_model_options).
+  size_t struct_size;
+  // MANTLE_LOAD_*; default MANTLE_LOAD_MAP.
+  int32_t load_mode;
+  // No flags exist yet: 0.
+  uint32_t flags;
+  // Most bytes that the model may take from the runtime's allocator; 0 (default) for no limit. Checked
+  // before any weight is loaded.
+  uint64_t memory_limit;
+  // Told how far loading is; NULL (default) for none.
+  mantle_progress_fn progress;
+  // Handed to `progress`.
+  void *progress_user_data;
+  // Cancels loading when fired; NULL (default) for none.
+  const mantle_cancel *cancel;
+} mantle_model_options;
+
+// Sets `options` to the defaults. `size` is sizeof(mantle_model_options). Any thread.
+mantle_status mantle_model_options_init(struct mantle_model_options *options,
+                                        size_t size,
+                                        mantle_error **error);
+
+// Opens a model file (GGUF), checks all of it and brings the weights into the layout of the kernels, on all
+// threads of the runtime. `path` has `path_length` bytes: a file name as the system takes it. `options` may
+// be NULL for the defaults. Free the model with mantle_model_free. Any thread.
+// Errors, which name the file, the field or tensor and what was found: NOT_FOUND, IO, INVALID_ARGUMENT (a
+// directory), FORMAT (not a model, or a broken one), UNSUPPORTED (an architecture or tensor type that is
+// not computed), NO_MEMORY, CANCELLED.
+MANTLE_MUST_USE
+mantle_status mantle_model_open(const mantle_runtime *runtime,
+                                const char *path,
+                                size_t path_length,
+                                const struct mantle_model_options *options,
+                                struct mantle_model **out,
+                                mantle_error **error);
+
+// Like mantle_model_open, from a model file that stands in memory: `size` bytes at `data`, at any
+// alignment. They are read during the call only.
+MANTLE_MUST_USE
+mantle_status mantle_model_open_memory(const mantle_runtime *runtime,
+                                       const void *data,
+                                       size_t size,
+                                       const struct mantle_model_options *options,
+                                       struct mantle_model **out,
+                                       mantle_error **error);
+
+// Gives the model's tokenizer, borrowed from the model. Made from the file at the first call. Any thread.
+// Errors: FORMAT or UNSUPPORTED, when the file has no tokenizer or one that is not known; the model itself
+// works without.
+mantle_status mantle_model_tokenizer(const struct mantle_model *model,
+                                     const mantle_tokenizer **out,
+                                     mantle_error **error);
+
+// Frees the model and its tokenizer. Sessions made with it go on. NULL is accepted.
+void mantle_model_free(struct mantle_model *model);
+
+/*
+ * ------------------------------------------------------------------------------------------------
+ * Arena: the memory of one session, taken once
+ * ------------------------------------------------------------------------------------------------
+ */
+
+// A block of memory that serves one session at a time. mantle_session_bytes tells how much a session
+// needs. When its session is freed, the arena may serve another one, so that a program can take all its
+// memory at the start.
+typedef struct mantle_arena mantle_arena;
+
+// What an arena holds and how much of it is used.
+typedef struct mantle_arena_info {
+  // sizeof(mantle_arena_info), set by the caller.
+  size_t struct_size;
+  // Size of the arena in bytes.
+  uint64_t bytes;
+  // Bytes that the session in it uses; 0 when there is none.
+  uint64_t used;
+  // The largest `used` so far.
+  uint64_t peak;
+} mantle_arena_info;
+
+// Makes an arena of `bytes` bytes from the runtime's allocator. Free it with mantle_arena_free. Any thread.
+// Errors: INVALID_ARGUMENT (0 bytes), NO_MEMORY.
+MANTLE_MUST_USE
+mantle_status mantle_arena_new(const mantle_runtime *runtime,
+                               size_t bytes,
+                               struct mantle_arena **out,
+                               mantle_error **error);
+
+// Makes an arena of the caller's memory: `bytes` bytes at `memory`, aligned to 64. The memory must stay
+// until the arena and the session in it are freed; nothing else may touch it meanwhile. Free the arena with
+// mantle_arena_free, which leaves the memory alone. Any thread.
+// Errors: INVALID_ARGUMENT (0 bytes, memory not aligned).
+MANTLE_MUST_USE
+mantle_status mantle_arena_wrap(void *memory,
+                                size_t bytes,
+                                struct mantle_arena **out,
+                                mantle_error **error);
+
+// Tells size and use of the arena. Any thread.
+mantle_status mantle_arena_get_info(const struct mantle_arena *arena,
+                                    struct mantle_arena_info *info,
+                                    mantle_error **error);
+
+// Frees the arena. A session in it goes on: its memory is released with it. NULL is accepted.
+void mantle_arena_free(struct mantle_arena *arena);
+
+/*
+ * ------------------------------------------------------------------------------------------------
+ * Session: sequences and forward passes
+ * ------------------------------------------------------------------------------------------------
+ *
+ * A session holds up to max_sequences sequences of tokens with their keys and values. mantle_forward
+ * appends tokens to sequences and computes their logits: the scores of the token that follows. After the
+ * first call it takes no memory any more.
+ */
+
+// Compute no logits: faster, when only the sequence matters.
+#define MANTLE_LOGITS_NONE 0
+// Logits of the last token of each sequence of the call: row i belongs to the i-th sequence.
+#define MANTLE_LOGITS_LAST 1
+// Logits of every token of the call: row i belongs to tokens[i].
+#define MANTLE_LOGITS_ALL 2
+
+// Sequences of one model in one piece of memory. Serves one thread at a time; several sessions of one model
+// may be used on several threads.
+typedef struct mantle_session mantle_session;
+
+// How large a session is. Set the defaults with mantle_session_options_init.
+typedef struct mantle_session_options {
+  // sizeof(mantle_session_options).
+  size_t struct_size;
+  // Most tokens of a sequence, at most what the model was trained for; 0 (default) for that, but not more
+  // than 4096.
+  uint32_t max_context;
+  // Most tokens that one forward pass computes together; 0 (default) for 512. Longer calls are computed in
+  // parts, with the same results. More is faster for long prompts and takes more scratch.
+  uint32_t max_batch_tokens;
+  // Most sequences; 0 (default) for 1. They are numbered from 0.
+  uint32_t max_sequences;
+  // Most rows of logits that one call gives; 0 (default) for one per sequence. MANTLE_LOGITS_ALL needs one
+  // per token of the call.
+  uint32_t max_logits;
+  // How keys are stored: MANTLE_DTYPE_F16 (default) or MANTLE_DTYPE_F32.
+  mantle_dtype key_type;
+  // How values are stored: as keys.
+  mantle_dtype value_type;
+  // No flags exist yet: 0.
+  uint32_t flags;
+  // 0.
+  uint32_t reserved;
+  // Most bytes that the session may take; 0 (default) for no limit.
+  uint64_t memory_limit;
+} mantle_session_options;
+
+// Sets `options` to the defaults. `size` is sizeof(mantle_session_options). Any thread.
+mantle_status mantle_session_options_init(struct mantle_session_options *options,
+                                          size_t size,
+                                          mantle_error **error);
+
+// Tells how much memory a session with these options takes, exactly: `cache`, `scratch` and their `total`,
+// which is the size that its arena needs. Nothing is allocated. `options` may be NULL for the defaults.
+// Any thread.
+// Errors: INVALID_ARGUMENT (an option out of range), UNSUPPORTED (a type that keys and values cannot have).
+mantle_status mantle_session_bytes(const mantle_model *model,
+                                   const struct mantle_session_options *options,
+                                   mantle_memory *memory,
+                                   mantle_error **error);
+
+// Makes a session. `options` may be NULL for the defaults. `arena` is the memory that it lives in until it is
+// freed; NULL takes as much as is needed from the runtime's allocator. Free it with mantle_session_free. Any
+// thread.
+// Errors: as mantle_session_bytes; NO_MEMORY (the arena or the memory limit is too small: the message tells
+// what is needed), BUSY (the arena holds another session).
+MANTLE_MUST_USE
+mantle_status mantle_session_new(const mantle_model *model,
+                                 const struct mantle_session_options *options,
+                                 const mantle_arena *arena,
+                                 struct mantle_session **out,
+                                 mantle_error **error);
+
+// Tells how much memory the session holds: `cache`, `scratch` and their `total`. Any thread.
+mantle_status mantle_session_memory(const struct mantle_session *session,
+                                    mantle_memory *memory,
+                                    mantle_error **error);
+
+// Frees the session; the arena it lived in is free for another one. NULL is accepted.
+void mantle_session_free(struct mantle_session *session);
+
+// Appends tokens to `count` sequences and computes them. Sequence sequences[i] gets the tokens
+// tokens[offsets[i]] up to tokens[offsets[i + 1]], at least one; offsets has count + 1 numbers, begins with 0
+// and never falls. No sequence may stand twice. `logits` is one of MANTLE_LOGITS_*; read the result with
+// mantle_logits. `cancel` may be NULL. One thread per session.
+// The logits of a sequence are the same bits whatever else is in the call, however its tokens are divided
+// over calls, and with any number of threads.
+// Errors: INVALID_ARGUMENT (a sequence, offset or token id out of range, more logits than max_logits), CONTEXT_FULL (a sequence would
+// get longer than max_context), CANCELLED, BUSY. The sequences of the call are then as before it, and no
+// logits are left.
+MANTLE_MUST_USE
+mantle_status mantle_forward(struct mantle_session *session,
+                             const int32_t *sequences,
+                             const mantle_token *tokens,
+                             const size_t *offsets,
+                             size_t count,
+                             int32_t logits,
+                             const mantle_cancel *cancel,
+                             mantle_error **error);
+
+// Tells how many rows of logits the last mantle_forward left. Any thread.
+mantle_status mantle_logits_rows(const struct mantle_session *session, size_t *rows, mantle_error **error);
+
+// Gives a row of logits of the last mantle_forward: `size` numbers at `logits`, one per token of the
+// vocabulary, borrowed from the session until the next call that changes it. Any thread.
+// Errors: INVALID_ARGUMENT (no such row, or no logits were asked for), BUSY (a call is changing the session).
+mantle_status mantle_logits(const struct mantle_session *session,
+                            size_t row,
+                            const float **logits,
+                            size_t *size,
+                            mantle_error **error);
+
+// Tells how many tokens a sequence has. Any thread.
+// Errors: INVALID_ARGUMENT or NOT_FOUND (no such sequence), BUSY (a call is changing the session).
+mantle_status mantle_sequence_length(const struct mantle_session *session,
+                                     int32_t sequence,
+                                     uint32_t *length,
+                                     mantle_error **error);
+
+// Cuts a sequence to its first `length` tokens; 0 empties it. One thread per session.
+// Errors: INVALID_ARGUMENT or NOT_FOUND (no such sequence, or it is shorter than `length`), BUSY.
+mantle_status mantle_sequence_truncate(struct mantle_session *session,
+                                       int32_t sequence,
+                                       uint32_t length,
+                                       mantle_error **error);
+
+/*
+ * ------------------------------------------------------------------------------------------------
+ * What a model tells of itself
+ * ------------------------------------------------------------------------------------------------
+ */
+
+// Bytes of a name in mantle_model_info, the closing NUL counted.
+#define MANTLE_NAME_SIZE 64
+// Dimensions that a tensor may have.
+#define MANTLE_MAX_DIMENSIONS 4
+// The model gives embeddings of texts (an encoder).
+#define MANTLE_CAPABILITY_EMBEDDING (1 << 0)
+// The model gives logits of the next token, so that text can be generated (a decoder).
+#define MANTLE_CAPABILITY_GENERATION (1 << 1)
+
+// The shape of a model.
+typedef struct mantle_model_info {
+  // sizeof(mantle_model_info), set by the caller.
+  size_t struct_size;
+  // The architecture, such as "llama": UTF-8, closed by NUL, cut off when it is longer.
+  char architecture[MANTLE_NAME_SIZE];
+  // The model's name in the file: as above; "" when it has none.
+  char name[MANTLE_NAME_SIZE];
+  // MANTLE_CAPABILITY_* bits.
+  uint32_t capabilities;
+  // Transformer layers.
+  uint32_t layers;
+  // Values of a token's vector between layers.
+  uint32_t embedding;
+  // Query heads per layer.
+  uint32_t heads;
+  // Key and value heads per layer.
+  uint32_t kv_heads;
+  // Values of a head.
+  uint32_t head_size;
+  // Values of the feed-forward network's inner vector.
+  uint32_t feed_forward;
+  // Token ids are below this.
+  uint32_t vocabulary;
+  // Tokens of a sequence that the model was trained for: the default context of a session.
+  uint32_t context;
+  // 0.
+  uint32_t reserved;
+  // Weights, counted singly.
+  uint64_t parameters;
+  // Bytes of the file.
+  uint64_t file_bytes;
+  // Bytes of the weights in the layout of the kernels.
+  uint64_t packed_bytes;
+  // Bytes of weights that are read to compute one token.
+  uint64_t bytes_per_token;
+} mantle_model_info;
+
+// One tensor of a model's file.
+typedef struct mantle_tensor_info {
+  // sizeof(mantle_tensor_info), set by the caller.
+  size_t struct_size;
+  // The tensor's name: `name_length` bytes of UTF-8, borrowed from the model, not closed by NUL.
+  const char *name;
+  // Bytes of the name.
+  size_t name_length;
+  // Element type in the file.
+  mantle_dtype dtype;
+  // Dimensions: how many numbers of `shape` are used.
+  uint32_t dimensions;
+  // Values in each dimension, innermost (columns of a row) first; 1 beyond `dimensions`.
+  uint64_t shape[MANTLE_MAX_DIMENSIONS];
+  // First byte of the data in the file.
+  uint64_t offset;
+  // Bytes of the data in the file.
+  uint64_t bytes;
+} mantle_tensor_info;
+
+// Reads a model file's header and tells what mantle_model_open would give, and how much memory the model
+// and a session with `session_options` would take together (`cache` and `scratch` are an upper bound),
+// without loading weights. Missing tensors and wrong shapes show only when the model is opened.
+// `session_options` may be NULL for the model alone, `info` and `memory` when they
+// are not wanted. Any thread.
+// Errors: as mantle_model_open and mantle_session_bytes.
+mantle_status mantle_model_probe(const mantle_runtime *runtime,
+                                 const char *path,
+                                 size_t path_length,
+                                 const mantle_session_options *session_options,
+                                 struct mantle_model_info *info,
+                                 mantle_memory *memory,
+                                 mantle_error **error);
+
+// Tells the model's shape. Any thread.
+mantle_status mantle_model_get_info(const mantle_model *model,
+                                    struct mantle_model_info *info,
+                                    mantle_error **error);
+
+// Tells how much memory the model holds: `weights`, `other` and their `total`. Any thread.
+mantle_status mantle_model_memory(const mantle_model *model, mantle_memory *memory, mantle_error **error);
+
+// Tells how many metadata entries the model's file has. Any thread.
+mantle_status mantle_model_metadata_count(const mantle_model *model, size_t *count, mantle_error **error);
+
+// Gives the key of a metadata entry: `length` bytes of UTF-8 at `key`, borrowed from the model, not closed
+// by NUL. `index` is below the count; the order is the file's. Any thread.
+// Errors: NOT_FOUND (no such index).
+mantle_status mantle_model_metadata_key(const mantle_model *model,
+                                        size_t index,
+                                        const char **key,
+                                        size_t *length,
+                                        mantle_error **error);
+
+// Gives the value of a metadata key as JSON text: a number, true or false, a string, or an array. Numbers
+// that JSON cannot say (NaN, infinity) are null; bytes that are not UTF-8 are U+FFFD. The text goes to
+// `json`, which has room for `capacity` bytes and is not closed by NUL; `size` tells its length. With
+// capacity 0, `json` may be NULL, to ask for the size. Any thread.
+// Errors: NOT_FOUND (no such key), BUFFER_TOO_SMALL (`size` tells what is needed).
+mantle_status mantle_model_metadata_value(const mantle_model *model,
+                                          const char *key,
+                                          size_t key_length,
+                                          char *json,
+                                          size_t capacity,
+                                          size_t *size,
+                                          mantle_error **error);
+
+// Tells how many tensors the model's file has. Any thread.
+mantle_status mantle_model_tensor_count(const mantle_model *model, size_t *count, mantle_error **error);
+
+// Describes a tensor of the model's file. `index` is below the count; the order is the file's. Any thread.
+// Errors: NOT_FOUND (no such index).
+mantle_status mantle_model_tensor_info(const mantle_model *model,
+                                       size_t index,
+                                       struct mantle_tensor_info *info,
+                                       mantle_error **error);
+
+// Finds a tensor by its name: `name_length` bytes. Any thread.
+// Errors: NOT_FOUND (no such name).
+mantle_status mantle_model_tensor_find(const mantle_model *model,
+                                       const char *name,
+                                       size_t name_length,
+                                       size_t *index,
+                                       mantle_error **error);
+
+/*
+ * ------------------------------------------------------------------------------------------------
+ * Generation
+ * ------------------------------------------------------------------------------------------------
+ *
+ * Greedy: each token is the one with the highest logit, the lowest id among equals. Programs that sample
+ * otherwise use mantle_forward and mantle_logits; samplers will come as a field of
+ * mantle_generate_options.
+ */
+
+// Go on when the model ends its answer (for measurements).
+#define MANTLE_GENERATE_IGNORE_END (1 << 0)
+// The model ended its answer: a token for which mantle_tokenizer_is_end tells true.
+#define MANTLE_STOP_END 1
+// max_tokens were generated.
+#define MANTLE_STOP_MAX_TOKENS 2
+// The sequence has max_context tokens.
+#define MANTLE_STOP_CONTEXT_FULL 3
+// The callback returned false.
+#define MANTLE_STOP_CALLBACK 4
+
+// How to generate. Set the defaults with mantle_generate_options_init.
+typedef struct mantle_generate_options {
+  // sizeof(mantle_generate_options).
+  size_t struct_size;
+  // Most tokens to generate; 0 (default) for as many as the context holds.
+  uint32_t max_tokens;
+  // MANTLE_GENERATE_* bits; default 0.
+  uint32_t flags;
+} mantle_generate_options;
+
+// Gets one generated token and the text that became whole with it: `length` bytes of UTF-8, maybe none,
+// since a character may be spread over several tokens; control tokens give no text. When the end leaves an
+// incomplete character, a last call has the token MANTLE_TOKEN_NONE and U+FFFD. Returns false to stop.
+// Must not use the session; it is busy.
+typedef bool (*mantle_token_fn)(void *user_data, mantle_token token, const char *text, size_t length);
+
+// What a generation did and how long it took.
+typedef struct mantle_generation {
+  // sizeof(mantle_generation), set by the caller.
+  size_t struct_size;
+  // Tokens of the prompt that were computed.
+  uint64_t prompt_tokens;
+  // Tokens generated, an end token not counted.
+  uint64_t tokens;
+  // Nanoseconds for the prompt.
+  uint64_t prompt_nanoseconds;
+  // Nanoseconds for the tokens after the first, which the prompt's pass gives: tokens - 1 passes, or
+  // `tokens` when an end token was generated.
+  uint64_t generation_nanoseconds;
+  // Forward passes of one token that generation_nanoseconds is for.
+  uint64_t passes;
+  // Why it stopped: MANTLE_STOP_*.
+  int32_t stop;
+  // 0.
+  uint32_t reserved;
+} mantle_generation;
+
+// Sets `options` to the defaults. `size` is sizeof(mantle_generate_options). Any thread.
+mantle_status mantle_generate_options_init(struct mantle_generate_options *options,
+                                           size_t size,
+                                           mantle_error **error);
+
+// Appends `count` prompt tokens (at least one) to a sequence, then generates tokens and hands each to
+// `callback` with its text. `tokenizer` is that of the session's model. `options` (NULL for the defaults),
+// `callback`, `cancel` and `result` may be NULL. Afterwards the sequence holds the prompt and the generated
+// tokens but the last one, which has not been computed; an end token is not appended. To go on, begin the
+// next prompt with what is missing. One thread per session.
+// Errors: as mantle_forward. When the prompt fails, the sequence is as before the call; later (CANCELLED),
+// it holds what was handed to the callback, but the last token.
+MANTLE_MUST_USE
+mantle_status mantle_generate(mantle_session *session,
+                              const mantle_tokenizer *tokenizer,
+                              int32_t sequence,
+                              const mantle_token *prompt,
+                              size_t count,
+                              const struct mantle_generate_options *options,
+                              mantle_token_fn callback,
+                              void *user_data,
+                              const mantle_cancel *cancel,
+                              struct mantle_generation *result,
+                              mantle_error **error);
+
+/*
+ * ------------------------------------------------------------------------------------------------
+ * Matrices: the kernels by themselves
+ * ------------------------------------------------------------------------------------------------
+ */
+
+// A matrix of weights in the layout of the kernels. Never changes.
+typedef struct mantle_matrix mantle_matrix;
+
+// What a matrix is and takes.
+typedef struct mantle_matrix_info {
+  // sizeof(mantle_matrix_info), set by the caller.
+  size_t struct_size;
+  // Rows: outputs of a multiplication.
+  uint64_t rows;
+  // Columns: inputs of a multiplication.
+  uint64_t columns;
+  // Bytes in the layout of the kernels.
+  uint64_t packed_bytes;
+  // Element type of the weights.
+  mantle_dtype dtype;
+  // 0.
+  uint32_t reserved;
+} mantle_matrix_info;
+
+// Brings a matrix of weights into the layout of the kernels. `data` are `rows` rows of `columns` values,
+// encoded as `dtype` says, one after the other: `size` = rows * mantle_row_bytes bytes, at any alignment,
+// read during the call only. Free the matrix with mantle_matrix_free. Any thread.
+// Errors: INVALID_ARGUMENT (a shape with 0, columns that do not fill whole blocks, a wrong size),
+// UNSUPPORTED (a type that is not multiplied), NO_MEMORY.
+MANTLE_MUST_USE
+mantle_status mantle_matrix_new(const mantle_runtime *runtime,
+                                mantle_dtype dtype,
+                                const void *data,
+                                size_t size,
+                                size_t rows,
+                                size_t columns,
+                                struct mantle_matrix **out,
+                                mantle_error **error);
+
+// Tells shape, type and size of the matrix. Any thread.
+mantle_status mantle_matrix_get_info(const struct mantle_matrix *matrix,
+                                     struct mantle_matrix_info *info,
+                                     mantle_error **error);
+
+// Frees the matrix. NULL is accepted.
+void mantle_matrix_free(struct mantle_matrix *matrix);
+
+// Multiplies: y[t][r] = sum over c of matrix[r][c] * x[t][c], for `count` vectors x[t] (tokens). Row t of x
+// begins at x + t * x_stride and has as many values as the matrix has columns; row t of y begins at
+// y + t * y_stride and has as many as the matrix has rows. Strides count values and are at least the length
+// of a row. x and y must not overlap. Quantized weights are multiplied by x rounded to 8 bits per 32
+// values, BF16 weights by x rounded to BF16; F32 and F16 weights by x as it is.
+// The bits of y do not depend on `count`, the number of threads or the instruction set. Any thread; several
+// may share the matrix.
+// The matrix keeps the scratch memory for the rounded x, so that the next call takes none.
+// Errors: INVALID_ARGUMENT (a stride too small, overlap), NO_MEMORY (scratch).
+mantle_status mantle_matmul(const mantle_runtime *runtime,
+                            const struct mantle_matrix *matrix,
+                            const float *x,
+                            size_t count,
+                            size_t x_stride,
+                            float *y,
+                            size_t y_stride,
+                            mantle_error **error);
+
+/*
+ * ------------------------------------------------------------------------------------------------
+ * Rows: encoding and decoding
+ * ------------------------------------------------------------------------------------------------
+ */
+
+// Tells how many bytes a row of `columns` values takes as `dtype`. Any thread.
+// Errors: INVALID_ARGUMENT (an unknown type, columns that do not fill whole blocks).
+mantle_status mantle_row_bytes(mantle_dtype dtype, size_t columns, size_t *bytes, mantle_error **error);
+
+// Encodes `rows` rows of `columns` values as `dtype`. Row r begins at values + r * stride (in values, at
+// least `columns`); the encoded rows follow each other in `data`, which has `size` = rows *
+// mantle_row_bytes bytes, at any alignment. Runs on the runtime's threads. Any thread.
+// Errors: INVALID_ARGUMENT (columns that do not fill whole blocks, a stride too small, a wrong size, values
+// that the type cannot hold), UNSUPPORTED (a type that cannot be encoded). `data` may then hold some rows.
+mantle_status mantle_quantize_rows(const mantle_runtime *runtime,
+                                   mantle_dtype dtype,
+                                   const float *values,
+                                   size_t rows,
+                                   size_t columns,
+                                   size_t stride,
+                                   void *data,
+                                   size_t size,
+                                   mantle_error **error);
+
+// Decodes what mantle_quantize_rows encoded, or what stands in a model file: `size` = rows *
+// mantle_row_bytes bytes at `data`, at any alignment. Row r goes to values + r * stride (in values, at least
+// `columns`). Runs on the runtime's threads. Any thread.
+// Errors: INVALID_ARGUMENT (columns that do not fill whole blocks, a stride too small, a wrong size).
+mantle_status mantle_dequantize_rows(const mantle_runtime *runtime,
+                                     mantle_dtype dtype,
+                                     const void *data,
+                                     size_t size,
+                                     size_t rows,
+                                     size_t columns,
+                                     float *values,
+                                     size_t stride,
+                                     mantle_error **error);
 
 #ifdef __cplusplus
 } /* extern "C" */

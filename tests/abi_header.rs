@@ -1,4 +1,5 @@
 //! The committed headers are what `src/ffi` says, and any C99 or C++11 compiler takes them without a word.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,5 +1,6 @@
 //! The shared library exports what the headers declare, and nothing else.
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -27,10 +28,10 @@ fn run(program: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The functions that the committed headers declare.
-fn declared() -> BTreeSet<String> {
+/// The functions that committed headers declare.
+fn declared(headers: &[&str]) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    for file in ["mantle.h", "mantle_experimental.h"] {
+    for file in headers {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("include").join(file);
         let Ok(text) = std::fs::read_to_string(path) else {
             continue;
@@ -58,7 +59,7 @@ fn the_declared_functions_are_exported_and_nothing_else() {
         .filter_map(|line| line.split_whitespace().nth(2))
         .map(str::to_string)
         .collect();
-    let declared = declared();
+    let declared = declared(&["mantle.h", "mantle_experimental.h"]);
     assert!(
         declared.contains("mantle_version"),
         "the header was not understood"
@@ -92,4 +93,16 @@ fn the_soname_carries_the_abi_version() {
             .any(|line| line.contains("SONAME") && line.contains(&soname)),
         "expected the soname {soname} in:\n{dynamic}"
     );
+}
+
+/// `tests/c/test_arguments.c` calls every function with arguments that are NULL or out of range.
+#[test]
+fn no_function_is_left_out_of_the_sweep_over_bad_arguments() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c/test_arguments.c");
+    let sweep = std::fs::read_to_string(path).unwrap();
+    let missing: Vec<_> = declared(&["mantle.h"])
+        .into_iter()
+        .filter(|name| !sweep.contains(&format!("{name}(")))
+        .collect();
+    assert!(missing.is_empty(), "not in tests/c/test_arguments.c: {missing:?}");
 }

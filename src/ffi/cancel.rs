@@ -64,3 +64,12 @@ pub unsafe extern "C" fn mantle_cancel_free(cancel: *mut mantle_cancel) {
         boundary::quietly(|| drop(unsafe { Box::from_raw(cancel) }));
     }
 }
+
+/// The flag behind an optional parameter: a clone, which outlives the C object.
+///
+/// # Safety
+/// `cancel` is NULL or a living object.
+pub(super) unsafe fn optional(cancel: *const mantle_cancel) -> Option<Cancel> {
+    // SAFETY: as the caller promises.
+    unsafe { cancel.as_ref() }.map(|cancel| cancel.cancel.clone())
+}

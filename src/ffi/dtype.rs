@@ -6,6 +6,7 @@
 //! is a whole number of blocks. Every type below is recognised in files; which ones the library
 //! multiplies is told by mantle_matrix_new and mantle_model_open, which refuse the others by name.
 
+use crate::base::error::{Error, Result};
 use crate::format::dtype::DataType;
 use std::ffi::{CStr, c_char};
 
@@ -159,6 +160,42 @@ pub extern "C" fn mantle_dtype_name(dtype: mantle_dtype) -> *const c_char {
         _ => c"UNKNOWN",
     };
     name.as_ptr()
+}
+
+/// The type of a number.
+pub(super) fn of(dtype: mantle_dtype) -> Result<DataType> {
+    DataType::from_number(dtype.into())
+        .ok_or_else(|| Error::invalid(format!("dtype is {dtype}, expected one of MANTLE_DTYPE_*")))
+}
+
+/// Bytes of a row; a wrong length is the caller's mistake here, not a file's.
+pub(super) fn row_bytes(dtype: DataType, columns: usize) -> Result<usize> {
+    dtype
+        .row_bytes(columns)
+        .map_err(|error| Error::invalid(error.message()))
+}
+
+/// Checks that `size` bytes hold `rows` rows of `columns` values.
+pub(super) fn check_bytes(
+    dtype: DataType,
+    rows: usize,
+    columns: usize,
+    size: usize,
+    name: &str,
+) -> Result<()> {
+    let row_bytes = row_bytes(dtype, columns)?;
+    let expected = rows.checked_mul(row_bytes).ok_or_else(|| {
+        Error::invalid(format!(
+            "{rows} rows of {columns} values are more than memory can hold"
+        ))
+    })?;
+    if size != expected {
+        return Err(Error::invalid(format!(
+            "{name} is {size}, expected {expected}: {rows} rows of {columns} {} values take {row_bytes} bytes each",
+            dtype.name()
+        )));
+    }
+    Ok(())
 }
 
 // A type of the library and its C constant are one number.

@@ -26,10 +26,10 @@
 //! Ownership. What a function named *_new or *_open gives is freed by the *_free of its type; each
 //!   *_free accepts NULL. Objects hold what they need: a runtime may be freed before its models, a
 //!   model before its sessions. "Borrowed" results belong to the object they came from.
-//! Threads. A parameter `const T *` may be used by several threads at once. Any other handle serves
-//!   one thread at a time: a second one gets MANTLE_ERROR_BUSY, and nothing is disturbed. An object
-//!   must not be freed while another thread may still use it; from inside a callback it may be: it
-//!   lives until the running call ends.
+//! Threads. A parameter `const T *` may be used by several threads at once. A parameter `T *` is for one
+//!   call at a time: while it runs, every other call with the object gets MANTLE_ERROR_BUSY, and nothing
+//!   is disturbed. An object must not be freed while another thread may still use it; from inside a
+//!   callback it may be: it lives until the running call ends.
 //! Callbacks. Run on the calling thread unless their type says otherwise. They must return: no longjmp
 //!   and no C++ exception may pass through the library.
 //! Failures. A failed call leaves its objects usable. The exception is MANTLE_ERROR_PANIC, a defect of
@@ -45,12 +45,21 @@
     reason = "the contract is each function's text and the conventions above: it is the C header's manual"
 )]
 
+pub mod arena;
 pub mod boundary;
 pub mod cancel;
 pub mod dtype;
 mod experimental;
+pub mod generate;
 pub mod handle;
 pub mod limits;
+pub mod matrix;
+pub mod model;
+pub mod model_info;
+pub mod rows;
+pub mod runtime;
+pub mod session;
 pub mod status;
 pub mod structure;
+pub mod tokenizer;
 pub mod version;

@@ -118,6 +118,18 @@ pub unsafe fn output<'a, T: Structure>(pointer: *mut T) -> Result<Output<'a, T>>
     })
 }
 
+/// Like [`output`]; NULL when the caller does not want the result.
+///
+/// # Safety
+/// As for [`output`].
+pub unsafe fn optional_output<'a, T: Structure>(pointer: *mut T) -> Result<Option<Output<'a, T>>> {
+    if pointer.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: as the caller promises.
+    unsafe { output(pointer) }.map(Some)
+}
+
 /// A checked place for a result.
 pub struct Output<'a, T: Structure> {
     pointer: *mut T,
@@ -203,10 +215,8 @@ mod tests {
         let options = parse(&newer(16, 0)).unwrap();
         assert_eq!((options.first, options.later), (10, 2));
         // SAFETY: NULL is allowed.
-        assert_eq!(
-            unsafe { read::<Options>(std::ptr::null()) }.unwrap(),
-            Options::defaults()
-        );
+        let defaults = unsafe { read::<Options>(std::ptr::null()) };
+        assert_eq!(defaults.unwrap(), Options::defaults());
     }
 
     #[test]
