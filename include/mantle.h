@@ -581,8 +581,8 @@ mantle_status mantle_model_options_init(struct mantle_model_options *options,
 // Opens a model file (GGUF), checks all of it and brings the weights into the layout of the kernels, on all
 // threads of the runtime. `path` has `path_length` bytes: a file name as the system takes it. `options` may
 // be NULL for the defaults. Free the model with mantle_model_free. Any thread.
-// Errors, which name the file, the field or tensor and what was found: NOT_FOUND, IO, INVALID_ARGUMENT (a
-// directory), FORMAT (not a model, or a broken one), UNSUPPORTED (an architecture or tensor type that is
+// Errors, which name the file, the field or tensor and what was found: NOT_FOUND (also a folder that holds no
+// model), IO, INVALID_ARGUMENT (a device), FORMAT (not a model, or a broken one), UNSUPPORTED (an architecture or tensor type that is
 // not computed), NO_MEMORY, CANCELLED.
 MANTLE_MUST_USE
 mantle_status mantle_model_open(const mantle_runtime *runtime,

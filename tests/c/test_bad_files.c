@@ -58,7 +58,7 @@ static void test_no_models(const char *data_folder)
 {
     static const char text[] = "This is a text, and no model.\n";
     refuses_path(MANTLE_ERROR_NOT_FOUND, NULL, "no-such-file.gguf", 1);
-    refuses_path(MANTLE_ERROR_INVALID_ARGUMENT, "directory", data_folder, 1);
+    refuses_path(MANTLE_ERROR_NOT_FOUND, "folder", data_folder, 1);
     refuses(MANTLE_ERROR_FORMAT, NULL, "", 0, 1);
     refuses(MANTLE_ERROR_FORMAT, "magic", text, sizeof text - 1, 1);
     refuses(MANTLE_ERROR_FORMAT, NULL, "GGUF", 4, 1);
