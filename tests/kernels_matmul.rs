@@ -274,6 +274,8 @@ fn what_is_not_finite_stays_so_and_is_the_same_everywhere() {
                     &w[i % rows * columns..][..columns],
                     &x[i / rows * columns..][..columns],
                 );
+                // Scales of MXFP4 are finite; its largest weights overflow f32 only when decoded one by one.
+                let w = if dtype == DataType::MXFP4 { &[] } else { w };
                 if !w.iter().chain(x).all(|value| value.is_finite()) {
                     assert!(
                         !value.is_finite(),

@@ -106,6 +106,7 @@ unsafe fn dot2_bf16_8(sum: __m256, w: __m256i, x: __m256i) -> __m256 {
 impl<const VNNI: bool> Simd for Avx2<VNNI> {
     type F = F;
     type I = I;
+    const TILE_PANELS: usize = 2;
     const TILE_TOKENS: usize = 2;
 
     #[inline(always)]
@@ -241,6 +242,15 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         }
     }
     #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> I {
+        unsafe {
+            [
+                _mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast())),
+                _mm256_cvtepi8_epi32(_mm_loadl_epi64(from.add(8).cast())),
+            ]
+        }
+    }
+    #[inline(always)]
     unsafe fn int_store(to: *mut u8, value: I) {
         unsafe {
             _mm256_storeu_si256(to.cast(), value[0]);
@@ -306,6 +316,16 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         }
     }
     #[inline(always)]
+    unsafe fn lookup16(table: &[u8; 16], index: I) -> I {
+        unsafe {
+            let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
+            [
+                _mm256_shuffle_epi8(table, index[0]),
+                _mm256_shuffle_epi8(table, index[1]),
+            ]
+        }
+    }
+    #[inline(always)]
     unsafe fn dot2_bf16(sum: F, w: I, x: I) -> F {
         unsafe { [dot2_bf16_8(sum[0], w[0], x[0]), dot2_bf16_8(sum[1], w[1], x[1])] }
     }
@@ -328,5 +348,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 }
 
-super::table::kernel_table!(WITH_VNNI: Avx2<true>, Isa::AvxVnni, #[target_feature(enable = "avx2,fma,f16c,bmi2,avxvnni")]);
-super::table::kernel_table!(WITHOUT_VNNI: Avx2<false>, Isa::Avx2, #[target_feature(enable = "avx2,fma,f16c,bmi2")]);
+super::table::code_table!(CODES_WITH_VNNI: Avx2<true>, #[target_feature(enable = "avx2,fma,f16c,bmi2,avxvnni")]);
+super::table::code_table!(CODES_WITHOUT_VNNI: Avx2<false>, #[target_feature(enable = "avx2,fma,f16c,bmi2")]);
+super::table::kernel_table!(WITH_VNNI: Avx2<true>, Isa::AvxVnni, CODES_WITH_VNNI, #[target_feature(enable = "avx2,fma,f16c,bmi2,avxvnni")]);
+super::table::kernel_table!(WITHOUT_VNNI: Avx2<false>, Isa::Avx2, CODES_WITHOUT_VNNI, #[target_feature(enable = "avx2,fma,f16c,bmi2")]);

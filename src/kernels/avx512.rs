@@ -60,6 +60,7 @@ unsafe fn fma_flushed(w: __m512, x: __m512, sum: __m512) -> __m512 {
 impl<const BF16: bool> Simd for Avx512<BF16> {
     type F = __m512;
     type I = __m512i;
+    const TILE_PANELS: usize = 2;
     const TILE_TOKENS: usize = 6;
 
     #[inline(always)]
@@ -154,6 +155,10 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         unsafe { _mm512_loadu_si512(from.cast()) }
     }
     #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> __m512i {
+        unsafe { _mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast())) }
+    }
+    #[inline(always)]
     unsafe fn int_store(to: *mut u8, value: __m512i) {
         unsafe { _mm512_storeu_si512(to.cast(), value) }
     }
@@ -198,6 +203,13 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         unsafe { _mm512_dpbusd_epi32(sum, w, x) }
     }
     #[inline(always)]
+    unsafe fn lookup16(table: &[u8; 16], index: __m512i) -> __m512i {
+        unsafe {
+            let table = _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()));
+            _mm512_shuffle_epi8(table, index)
+        }
+    }
+    #[inline(always)]
     unsafe fn dot2_bf16(sum: __m512, w: __m512i, x: __m512i) -> __m512 {
         unsafe {
             if BF16 {
@@ -240,13 +252,19 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     }
 }
 
+super::table::code_table!(
+    CODES: Avx512<false>,
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c,bmi2")]
+);
 super::table::kernel_table!(
     WITH_BF16: Avx512<true>,
     Isa::Avx512,
+    CODES,
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c,bmi2")]
 );
 super::table::kernel_table!(
     WITHOUT_BF16: Avx512<false>,
     Isa::Avx512,
+    CODES,
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c,bmi2")]
 );

@@ -144,13 +144,13 @@ unsafe fn load_padded<S: Simd>(x: *const f32, at: usize, length: usize) -> S::F 
 const TINY: i32 = 0x0400_0000; // 1.5e-36
 
 /// Quantizes one row of activations, block of 32 after block: `scale = absmax / 127`, codes rounded to nearest
-/// even, `bias = -128 * sum of codes`, `sum = scale * sum of codes`. The last block is padded with zeros.
+/// even, `biases = -128 * sum of codes` of the block and of its first 16 inputs, `sum = scale * sum of codes`. The last block is padded with zeros.
 ///
 /// A block whose absmax is below 1.5e-36 counts as zero. A block with a NaN or an infinity gets the
 /// scale NaN, so that every output made from it is NaN.
 ///
 /// # Safety
-/// `length` values can be read at `x`; `codes` takes whole blocks, the others one value a block; the CPU has the instructions of `S`.
+/// `length` values can be read at `x`; `codes` takes whole blocks, `biases` two values a block, the others one; the CPU has the instructions of `S`.
 #[inline(always)]
 pub unsafe fn quantize_row<S: Simd>(
     x: *const f32,
@@ -182,19 +182,20 @@ pub unsafe fn quantize_row<S: Simd>(
                 (largest / 127.0, 127.0 / largest)
             };
             let to = codes.add(from);
-            let sum = if inverse == 0.0 {
+            let (sum, first) = if inverse == 0.0 {
                 S::store_bytes(to, S::int_splat(0));
                 S::store_bytes(to.add(LANES), S::int_splat(0));
-                0
+                (0, 0)
             } else {
                 let factor = S::splat(inverse);
                 let (a, b) = (S::to_int(S::mul(a, factor)), S::to_int(S::mul(b, factor)));
                 S::store_bytes(to, a);
                 S::store_bytes(to.add(LANES), b);
-                S::int_reduce_add(S::int_add(a, b))
+                (S::int_reduce_add(S::int_add(a, b)), S::int_reduce_add(a))
             };
             *scales.add(block) = scale;
-            *biases.add(block) = -128 * sum;
+            *biases.add(2 * block) = -128 * sum;
+            *biases.add(2 * block + 1) = -128 * first;
             *sums.add(block) = scale * sum as f32;
         }
     }

@@ -6,15 +6,19 @@
 //!         dot[token][row]  = sum of code * activation     exact, in i32
 //!         acc[token][row]  = fma(f32(dot) * weight scale, activation scale, acc)
 //!         acc[token][row]  = fma(minimum, activation scale * activation sum, acc)   where the type has minima
+//!     for a type with two scales a block, the dot products of the halves first meet:
+//!         sum[token][row]  = fma(f32(dot of half 1), its scale, f32(dot of half 0) * its scale)
+//!         acc[token][row]  = fma(sum, activation scale, acc)
 //!     output = acc (+ bias) (+ what was there)
 //! ```
 //! 1. A lane is a row: no horizontal sums, and the same order of additions on every instruction set.
 //! 2. The offset of the codes is taken off in the accumulator's start: -offset * sum of the activations.
-//! 3. The tile is two panels by [`Simd::TILE_TOKENS`]: each loaded vector of codes serves all tokens of the
+//! 3. The tile is [`Simd::TILE_PANELS`] by [`Simd::TILE_TOKENS`]: each loaded vector of codes serves all tokens of the
 //!    tile, each broadcast activation both panels, and all accumulators stay in registers.
 
-use super::decode::Weights;
+use super::decode::{Codes, Scales, Weights};
 use super::simd::{LANES, Simd};
+use crate::quant::activations::BIASES;
 use crate::quant::packed::{BLOCK, PANEL};
 
 /// Calls the instance of a tile for the given numbers of panels and tokens.
@@ -35,11 +39,15 @@ macro_rules! dispatch_tile {
 /// compiled without the instructions of the kernel around it, and every intrinsic in it becomes a call.
 macro_rules! for_each_tile {
     ($args:ident, $S:ident, |$panel:ident, $token:ident, $P:ident, $T:ident| $call:expr) => {
-        for $panel in (0..$args.panel_count).step_by(2) {
+        for $panel in (0..$args.panel_count).step_by($S::TILE_PANELS) {
             let mut $token = 0;
             while $token < $args.tokens {
                 let tokens = $S::TILE_TOKENS.min($args.tokens - $token);
-                dispatch_tile!(2.min($args.panel_count - $panel), tokens, |$P, $T| $call);
+                dispatch_tile!(
+                    $S::TILE_PANELS.min($args.panel_count - $panel),
+                    tokens,
+                    |$P, $T| $call
+                );
                 $token += tokens;
             }
         }
@@ -69,7 +77,7 @@ pub struct MatmulArgs {
     pub input_stride: usize,
     /// Scales of the activations `[token][block]`; unused by float types.
     pub scales: *const f32,
-    /// -128 * sum of the codes `[token][block]`.
+    /// -128 * sum of the codes of a block and of its first half `[token][block][2]`.
     pub biases: *const i32,
     /// Scale * sum of the codes `[token][block]`.
     pub sums: *const f32,
@@ -146,58 +154,67 @@ unsafe fn code_tile<S: Simd, W: Weights, const P: usize, const T: usize>(
     panel: usize,
     token: usize,
 ) {
-    if T > S::TILE_TOKENS {
+    if P > S::TILE_PANELS || T > S::TILE_TOKENS {
         return;
     }
     // SAFETY: as the caller promises; `panel + P` panels and `token + T` tokens exist.
     unsafe {
-        let codes = args.panels.add(panel * args.panel_bytes);
-        let scales = codes.add(args.blocks * W::CODE_BYTES);
-        let inputs = args.inputs.add(token * args.input_stride);
-        let first = token * args.blocks;
+        let tile = Tile {
+            codes: args.panels.add(panel * args.panel_bytes),
+            inputs: args.inputs.add(token * args.input_stride),
+            cell: token * args.blocks,
+        };
         let mut acc = [[S::splat(0.0); P]; T];
         for block in 0..args.blocks {
-            let mut dot = [[S::int_splat(0); P]; T];
-            if let Some(shift) = W::OFFSET_SHIFT {
-                for t in 0..T {
-                    let bias = S::int_broadcast(args.biases.add(first + t * args.blocks + block).cast());
-                    dot[t] = [offset_bias::<S>(bias, shift); P];
-                }
-            }
-            for step in 0..4 {
-                let mut w = [[S::int_splat(0); 2]; P];
-                for p in 0..P {
-                    w[p] = W::pair::<S>(codes.add(p * args.panel_bytes + block * W::CODE_BYTES), step);
-                }
-                for half in 0..2 {
+            let mut sum = [[S::splat(0.0); P]; T];
+            for half in 0..W::Scales::HALVES {
+                let mut dot = [[S::int_splat(0); P]; T];
+                if W::Codes::OFFSET > 0 {
                     for t in 0..T {
-                        let x = S::int_broadcast(
-                            inputs.add(t * args.input_stride + block * BLOCK + 4 * step + 16 * half),
-                        );
-                        for p in 0..P {
-                            dot[t][p] = dot4::<S, W>(dot[t][p], w[p][half], x);
+                        let bias = tile.bias::<S, W>(args, t, block, half);
+                        dot[t] = [offset_bias::<S>(bias, W::Codes::OFFSET); P];
+                    }
+                }
+                tile.dot::<S, W, 0, P, T>(args, block, half, &mut dot);
+                tile.dot::<S, W, 1, P, T>(args, block, half, &mut dot);
+                tile.dot::<S, W, 2, P, T>(args, block, half, &mut dot);
+                tile.dot::<S, W, 3, P, T>(args, block, half, &mut dot);
+                for p in 0..P {
+                    let scale = W::Scales::scale::<S>(tile.scales::<W>(args, p), block, half);
+                    for t in 0..T {
+                        let dot = S::to_float(dot[t][p]);
+                        sum[t][p] = if half == 0 {
+                            S::mul(dot, scale)
+                        } else {
+                            S::fma(dot, scale, sum[t][p])
+                        };
+                    }
+                }
+                if W::Scales::HALVES == 2 && W::Scales::HAS_MINIMUM {
+                    for p in 0..P {
+                        let minimum = W::Scales::minimum::<S>(tile.scales::<W>(args, p), block, half);
+                        // The bias is -128 * sum of the activations.
+                        let minimum = S::mul(minimum, S::splat(-1.0 / 128.0));
+                        for t in 0..T {
+                            let bias = S::to_float(tile.bias::<S, W>(args, t, block, half));
+                            sum[t][p] = S::fma(minimum, bias, sum[t][p]);
                         }
                     }
                 }
             }
-            let mut scale = [S::splat(0.0); P];
-            for p in 0..P {
-                scale[p] = W::scale::<S>(scales.add(p * args.panel_bytes), block);
-            }
             for t in 0..T {
-                let x_scale = S::splat(*args.scales.add(first + t * args.blocks + block));
+                let x_scale = S::splat(*args.scales.add(tile.cell + t * args.blocks + block));
                 for p in 0..P {
-                    let product = S::mul(S::to_float(dot[t][p]), scale[p]);
-                    acc[t][p] = S::fma(product, x_scale, acc[t][p]);
+                    acc[t][p] = S::fma(sum[t][p], x_scale, acc[t][p]);
                 }
             }
-            if W::HAS_MINIMUM {
+            if W::Scales::HALVES == 1 && W::Scales::HAS_MINIMUM {
                 let mut minimum = [S::splat(0.0); P];
                 for p in 0..P {
-                    minimum[p] = W::minimum::<S>(scales.add(p * args.panel_bytes), block);
+                    minimum[p] = W::Scales::minimum::<S>(tile.scales::<W>(args, p), block, 0);
                 }
                 for t in 0..T {
-                    let sum = S::splat(*args.sums.add(first + t * args.blocks + block));
+                    let sum = S::splat(*args.sums.add(tile.cell + t * args.blocks + block));
                     for p in 0..P {
                         acc[t][p] = S::fma(minimum[p], sum, acc[t][p]);
                     }
@@ -212,30 +229,107 @@ unsafe fn code_tile<S: Simd, W: Weights, const P: usize, const T: usize>(
     }
 }
 
-#[inline(always)]
-unsafe fn dot4<S: Simd, W: Weights>(sum: S::I, w: S::I, x: S::I) -> S::I {
-    // SAFETY: register operations; the caller has the instructions.
-    unsafe {
-        if W::SMALL {
-            S::dot4_small(sum, w, x)
-        } else {
-            S::dot4(sum, w, x)
+/// Where a tile's weights and activations start.
+struct Tile {
+    codes: *const u8,
+    inputs: *const u8,
+    /// Index of the first token's first scale.
+    cell: usize,
+}
+
+impl Tile {
+    /// The scales of panel `p` of the tile.
+    ///
+    /// # Safety
+    /// See [`MatmulFn`].
+    #[inline(always)]
+    unsafe fn scales<W: Weights>(&self, args: &MatmulArgs, p: usize) -> *const u8 {
+        // SAFETY: the scales stand behind the codes of the panel.
+        unsafe {
+            self.codes
+                .add(p * args.panel_bytes + args.blocks * W::Codes::BYTES)
+        }
+    }
+
+    /// -128 * sum of the activations that go into one dot product: of the block, or of one half of it.
+    ///
+    /// # Safety
+    /// See [`MatmulFn`].
+    #[inline(always)]
+    unsafe fn bias<S: Simd, W: Weights>(
+        &self,
+        args: &MatmulArgs,
+        t: usize,
+        block: usize,
+        half: usize,
+    ) -> S::I {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let biases = args.biases.add(BIASES * (self.cell + t * args.blocks + block));
+            match (W::Scales::HALVES, half) {
+                (1, _) => S::int_broadcast(biases.cast()),
+                (_, 0) => S::int_broadcast(biases.add(1).cast()),
+                _ => S::int_sub(
+                    S::int_broadcast(biases.cast()),
+                    S::int_broadcast(biases.add(1).cast()),
+                ),
+            }
+        }
+    }
+
+    /// Adds the products of input groups `STEP` and `STEP + 4` to `dot`; for a type with two scales a block, only those
+    /// of the group in `half`.
+    ///
+    /// # Safety
+    /// See [`MatmulFn`].
+    #[inline(always)]
+    unsafe fn dot<S: Simd, W: Weights, const STEP: usize, const P: usize, const T: usize>(
+        &self,
+        args: &MatmulArgs,
+        block: usize,
+        half: usize,
+        dot: &mut [[S::I; P]; T],
+    ) {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let mut w = [[S::int_splat(0); 2]; P];
+            for p in 0..P {
+                let codes = self.codes.add(p * args.panel_bytes + block * W::Codes::BYTES);
+                w[p] = W::Codes::pair::<S, STEP>(codes);
+            }
+            for side in 0..2 {
+                if W::Scales::HALVES == 2 && side != half {
+                    continue;
+                }
+                for t in 0..T {
+                    let at = t * args.input_stride + block * BLOCK + 4 * STEP + 16 * side;
+                    let x = S::int_broadcast(self.inputs.add(at));
+                    for p in 0..P {
+                        dot[t][p] = if W::Codes::SMALL {
+                            S::dot4_small(dot[t][p], w[p][side], x)
+                        } else {
+                            S::dot4(dot[t][p], w[p][side], x)
+                        };
+                    }
+                }
+            }
         }
     }
 }
 
-/// -128 * sum becomes -(128 >> shift) * sum: exact, the low bits are zero.
+/// -128 * sum becomes -offset * sum: exact, the low bits are zero.
 #[inline(always)]
-unsafe fn offset_bias<S: Simd>(bias: S::I, shift: i32) -> S::I {
+unsafe fn offset_bias<S: Simd>(bias: S::I, offset: u8) -> S::I {
     // SAFETY: register operations; the caller has the instructions.
     unsafe {
-        match shift {
-            0 => bias,
-            2 => S::shift_right_signed::<2>(bias),
-            3 => S::shift_right_signed::<3>(bias),
-            4 => S::shift_right_signed::<4>(bias),
-            5 => S::shift_right_signed::<5>(bias),
-            _ => S::shift_right_signed::<6>(bias),
+        match offset {
+            128 => bias,
+            32 => S::shift_right_signed::<2>(bias),
+            16 => S::shift_right_signed::<3>(bias),
+            8 => S::shift_right_signed::<4>(bias),
+            4 => S::shift_right_signed::<5>(bias),
+            2 => S::shift_right_signed::<6>(bias),
+            _ => S::shift_right_signed::<7>(bias),
         }
     }
 }
@@ -327,7 +421,7 @@ unsafe fn float_panels<S: Simd, B: FloatRows, const P: usize, const T: usize>(
     panel: usize,
     token: usize,
 ) {
-    if T > S::TILE_TOKENS {
+    if P > S::TILE_PANELS || T > S::TILE_TOKENS {
         return;
     }
     // SAFETY: as the caller of the kernel promises; `panel + P` panels and `token + T` tokens exist.
@@ -368,7 +462,7 @@ unsafe fn bf16_panels<S: Simd, const P: usize, const T: usize>(
     panel: usize,
     token: usize,
 ) {
-    if T > S::TILE_TOKENS {
+    if P > S::TILE_PANELS || T > S::TILE_TOKENS {
         return;
     }
     // SAFETY: as the caller of the kernel promises; `panel + P` panels and `token + T` tokens exist.

@@ -20,7 +20,7 @@ pub use table::{Isa, Kernels};
 
 use crate::base::matrix::MatrixMut;
 use crate::format::dtype::DataType;
-use crate::quant::activations::{Activations, Form, Part};
+use crate::quant::activations::{Activations, BIASES, Form, Part};
 use crate::quant::packed::{BLOCK, PANEL, PackedMatrix};
 use attention::AttentionArgs;
 use matmul::MatmulArgs;
@@ -113,7 +113,7 @@ impl Kernels {
         match form {
             Form::Codes => {
                 let (scales, biases, sums) = (part.1.row(row), part.2.row(row), part.3.row(row));
-                assert!(scales.len() == blocks && biases.len() == blocks && sums.len() == blocks);
+                assert!(scales.len() == blocks && biases.len() == BIASES * blocks && sums.len() == blocks);
                 // SAFETY: the lengths were checked; the table was chosen for this CPU.
                 unsafe {
                     (self.quantize_row)(

@@ -55,7 +55,8 @@ pub(super) fn fma_flushed(w: f32, x: f32, sum: f32) -> f32 {
 impl Simd for Scalar {
     type F = F;
     type I = I;
-    const TILE_TOKENS: usize = 2;
+    const TILE_PANELS: usize = 1;
+    const TILE_TOKENS: usize = 1;
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> F {
@@ -155,6 +156,10 @@ impl Simd for Scalar {
         unsafe { from.cast::<I>().read_unaligned() }
     }
     #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> I {
+        unsafe { from.cast::<[i8; LANES]>().read_unaligned() }.map(i32::from)
+    }
+    #[inline(always)]
     unsafe fn int_store(to: *mut u8, value: I) {
         unsafe { to.cast::<I>().write_unaligned(value) }
     }
@@ -204,6 +209,10 @@ impl Simd for Scalar {
         unsafe { Self::dot4(sum, w, x) }
     }
     #[inline(always)]
+    unsafe fn lookup16(table: &[u8; 16], index: I) -> I {
+        index.map(|lane| i32::from_le_bytes(lane.to_le_bytes().map(|byte| table[usize::from(byte & 15)])))
+    }
+    #[inline(always)]
     unsafe fn dot2_bf16(sum: F, w: I, x: I) -> F {
         std::array::from_fn(|i| {
             let half = |pair: i32, high: bool| bf16_flushed((pair as u32 >> (16 * u32::from(high))) as u16);
@@ -222,4 +231,5 @@ impl Simd for Scalar {
     unsafe fn prefetch(_: *const u8) {}
 }
 
-super::table::kernel_table!(SCALAR: Scalar, Isa::Scalar);
+super::table::code_table!(CODES: Scalar);
+super::table::kernel_table!(SCALAR: Scalar, Isa::Scalar, CODES);

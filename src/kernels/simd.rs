@@ -16,7 +16,9 @@ pub trait Simd: Copy + 'static {
     type F: Copy;
     /// 16 i32, or 64 bytes.
     type I: Copy;
-    /// Tokens in the register tile of the 8-bit matmul, with two panels.
+    /// Panels in the register tile of a matmul, 1 or 2.
+    const TILE_PANELS: usize;
+    /// Tokens in the register tile of a matmul, at most 6.
     const TILE_TOKENS: usize;
 
     unsafe fn splat(value: f32) -> Self::F;
@@ -48,6 +50,8 @@ pub trait Simd: Copy + 'static {
     /// The i32 at `from` in every lane.
     unsafe fn int_broadcast(from: *const u8) -> Self::I;
     unsafe fn int_load(from: *const u8) -> Self::I;
+    /// 16 signed bytes, one a lane.
+    unsafe fn load_i8(from: *const i8) -> Self::I;
     unsafe fn int_store(to: *mut u8, value: Self::I);
     unsafe fn int_add(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn int_sub(a: Self::I, b: Self::I) -> Self::I;
@@ -63,6 +67,8 @@ pub trait Simd: Copy + 'static {
     unsafe fn dot4(sum: Self::I, w: Self::I, x: Self::I) -> Self::I;
     /// [`Simd::dot4`] for `w` codes of at most 127, which some instruction sets do faster.
     unsafe fn dot4_small(sum: Self::I, w: Self::I, x: Self::I) -> Self::I;
+    /// In every byte, the entry of `table` that `index` names; every byte of `index` is below 16.
+    unsafe fn lookup16(table: &[u8; 16], index: Self::I) -> Self::I;
     /// Per lane, over a pair of bf16: `fma(w0, x0, fma(w1, x1, sum))`, denormals taken and given as zero (`vdpbf16ps`).
     unsafe fn dot2_bf16(sum: Self::F, w: Self::I, x: Self::I) -> Self::F;
     /// The low byte of every lane: 16 bytes.

@@ -67,15 +67,17 @@ impl Isa {
 /// A quantization kernel: see [`super::math::quantize_row`].
 pub(super) type QuantizeFn = unsafe fn(*const f32, usize, *mut i8, *mut f32, *mut i32, *mut f32);
 
+/// The matmul kernels of the types that are stored as codes.
+pub(super) type CodeKernels = [(DataType, MatmulFn); 25];
+
 /// The kernels of one instruction set. Their safe fronts are methods in `kernels/mod.rs`.
 pub struct Kernels {
     pub(super) isa: Isa,
     pub(super) matmul_f32: MatmulFn,
     pub(super) matmul_f16: MatmulFn,
     pub(super) matmul_bf16: MatmulFn,
-    pub(super) matmul_q8_0: MatmulFn,
-    pub(super) matmul_q4_0: MatmulFn,
-    pub(super) matmul_q4_1: MatmulFn,
+    /// Types of codes.
+    pub(super) matmul_codes: CodeKernels,
     /// Keys and values: f32 f32, f32 f16, f16 f32, f16 f16.
     pub(super) attention: [AttentionFn; 4],
     pub(super) store_key: unsafe fn(*const f32, usize, usize, *mut u8, bool),
@@ -145,23 +147,23 @@ impl Kernels {
             DataType::F32 => Some(self.matmul_f32),
             DataType::F16 => Some(self.matmul_f16),
             DataType::BF16 => Some(self.matmul_bf16),
-            DataType::Q8_0 => Some(self.matmul_q8_0),
-            DataType::Q4_0 => Some(self.matmul_q4_0),
-            DataType::Q4_1 => Some(self.matmul_q4_1),
-            _ => None,
+            _ => {
+                let found = self.matmul_codes.iter().find(|(kind, _)| *kind == dtype);
+                found.map(|(_, kernel)| *kernel)
+            }
         }
     }
 }
 
 /// The shells of one instruction set: each wraps a body, so that the whole body is compiled with its instructions.
 macro_rules! kernel_table {
-    ($name:ident: $simd:ty, $isa:expr $(, #[$features:meta])?) => {
+    ($name:ident: $simd:ty, $isa:expr, $codes:expr $(, #[$features:meta])?) => {
         #[doc = concat!("The kernels of `", stringify!($simd), "`.")]
         #[allow(clippy::undocumented_unsafe_blocks)] // Each shell hands on its caller's promise.
         pub(super) static $name: $crate::kernels::table::Kernels = {
             use $crate::kernels::attention::{self, AttentionArgs};
             use $crate::kernels::matmul::{self, F16Rows, F32Rows, MatmulArgs};
-            use $crate::kernels::{decode, math, simd::Simd};
+            use $crate::kernels::{math, simd::Simd};
             type S = $simd;
             macro_rules! shell {
                 ($shell:ident($arguments:ident: $kind:ty) = $body:expr) => {
@@ -174,9 +176,6 @@ macro_rules! kernel_table {
             shell!(matmul_f32(args: &MatmulArgs) = matmul::matmul_floats::<S, F32Rows>);
             shell!(matmul_f16(args: &MatmulArgs) = matmul::matmul_floats::<S, F16Rows>);
             shell!(matmul_bf16(args: &MatmulArgs) = matmul::matmul_bf16::<S>);
-            shell!(matmul_q8_0(args: &MatmulArgs) = matmul::matmul_codes::<S, decode::Q8_0>);
-            shell!(matmul_q4_0(args: &MatmulArgs) = matmul::matmul_codes::<S, decode::Q4_0>);
-            shell!(matmul_q4_1(args: &MatmulArgs) = matmul::matmul_codes::<S, decode::Q4_1>);
             shell!(attention_f32_f32(args: &AttentionArgs) = attention::attention::<S, F32Rows, F32Rows>);
             shell!(attention_f32_f16(args: &AttentionArgs) = attention::attention::<S, F32Rows, F16Rows>);
             shell!(attention_f16_f32(args: &AttentionArgs) = attention::attention::<S, F16Rows, F32Rows>);
@@ -222,9 +221,7 @@ macro_rules! kernel_table {
                 matmul_f32,
                 matmul_f16,
                 matmul_bf16,
-                matmul_q8_0,
-                matmul_q4_0,
-                matmul_q4_1,
+                matmul_codes: $codes,
                 attention: [attention_f32_f32, attention_f32_f16, attention_f16_f32, attention_f16_f16],
                 store_key,
                 store_value,
@@ -239,4 +236,76 @@ macro_rules! kernel_table {
         };
     };
 }
-pub(super) use kernel_table;
+/// The shells of the matmul kernels of codes. They are apart because instruction sets that differ in other things
+/// only can share them.
+macro_rules! code_table {
+    ($name:ident: $simd:ty $(, #[$features:meta])?) => {
+        #[doc = concat!("The matmul kernels of codes of `", stringify!($simd), "`.")]
+        #[allow(clippy::undocumented_unsafe_blocks)] // Each shell hands on its caller's promise.
+        const $name: $crate::kernels::table::CodeKernels = {
+            use $crate::format::dtype::DataType;
+            use $crate::kernels::decode::types;
+            use $crate::kernels::matmul::{self, MatmulArgs};
+            type S = $simd;
+            macro_rules! shell {
+                ($shell:ident: $weights:ty) => {
+                    $(#[$features])?
+                    unsafe fn $shell(args: &MatmulArgs) {
+                        unsafe { matmul::matmul_codes::<S, $weights>(args) }
+                    }
+                };
+            }
+            shell!(matmul_q8_0: types::Q8_0);
+            shell!(matmul_q4_0: types::Q4_0);
+            shell!(matmul_q4_1: types::Q4_1);
+            shell!(matmul_q5_0: types::Q5_0);
+            shell!(matmul_q5_1: types::Q5_1);
+            shell!(matmul_q2_k: types::Q2_K);
+            shell!(matmul_q3_k: types::Q3_K);
+            shell!(matmul_q4_k: types::Q4_K);
+            shell!(matmul_q5_k: types::Q5_K);
+            shell!(matmul_q6_k: types::Q6_K);
+            shell!(matmul_iq4_nl: types::IQ4_NL);
+            shell!(matmul_iq4_xs: types::IQ4_XS);
+            shell!(matmul_iq1_s: types::IQ1_S);
+            shell!(matmul_iq1_m: types::IQ1_M);
+            shell!(matmul_iq2_xxs: types::IQ2_XXS);
+            shell!(matmul_iq2_xs: types::IQ2_XS);
+            shell!(matmul_iq3_xxs: types::IQ3_XXS);
+            shell!(matmul_iq3_s: types::IQ3_S);
+            shell!(matmul_tq2_0: types::TQ2_0);
+            shell!(matmul_q1_0: types::Q1_0);
+            shell!(matmul_q2_0: types::Q2_0);
+            shell!(matmul_mxfp4: types::MXFP4);
+            shell!(matmul_nvfp4: types::NVFP4);
+            [
+                (DataType::Q8_0, matmul_q8_0),
+                (DataType::Q4_0, matmul_q4_0),
+                (DataType::Q4_1, matmul_q4_1),
+                (DataType::Q5_0, matmul_q5_0),
+                (DataType::Q5_1, matmul_q5_1),
+                (DataType::Q2_K, matmul_q2_k),
+                (DataType::Q3_K, matmul_q3_k),
+                (DataType::Q4_K, matmul_q4_k),
+                (DataType::Q5_K, matmul_q5_k),
+                (DataType::Q6_K, matmul_q6_k),
+                (DataType::IQ4_NL, matmul_iq4_nl),
+                (DataType::IQ4_XS, matmul_iq4_xs),
+                (DataType::IQ1_S, matmul_iq1_s),
+                (DataType::IQ1_M, matmul_iq1_m),
+                (DataType::IQ2_XXS, matmul_iq2_xxs),
+                (DataType::IQ2_XS, matmul_iq2_xs),
+                (DataType::IQ2_S, matmul_iq2_xs),
+                (DataType::IQ3_XXS, matmul_iq3_xxs),
+                (DataType::IQ3_S, matmul_iq3_s),
+                (DataType::TQ2_0, matmul_tq2_0),
+                (DataType::TQ1_0, matmul_tq2_0),
+                (DataType::Q1_0, matmul_q1_0),
+                (DataType::Q2_0, matmul_q2_0),
+                (DataType::MXFP4, matmul_mxfp4),
+                (DataType::NVFP4, matmul_nvfp4),
+            ]
+        };
+    };
+}
+pub(super) use {code_table, kernel_table};

@@ -36,7 +36,19 @@ impl Form {
             Form::F32 => 4,
         }
     }
+
+    /// How many scales, biases and sums `tokens` rows of `blocks` blocks have; `None` on overflow.
+    pub fn cells(self, tokens: usize, blocks: usize) -> Option<(usize, usize, usize)> {
+        let cells = match self {
+            Form::Codes => tokens.checked_mul(blocks)?,
+            Form::F32 | Form::Bf16 => 0,
+        };
+        Some((cells, cells.checked_mul(BIASES)?, cells))
+    }
 }
+
+/// Biases of a block: that of the block, and that of its first 16 inputs.
+pub const BIASES: usize = 2;
 
 /// Memory for activations, filled by `Kernels::activate`.
 pub struct ActivationsMut<'a> {
@@ -62,7 +74,7 @@ pub struct Activations<'a> {
     pub data: &'a [u8],
     /// `[token][block]`: scale of the codes.
     pub scales: &'a [f32],
-    /// `[token][block]`: -128 * sum of the codes.
+    /// `[token][block][2]`: -128 * sum of the codes of the block, and of its first 16 inputs alone.
     pub biases: &'a [i32],
     /// `[token][block]`: scale * sum of the codes.
     pub sums: &'a [f32],
@@ -79,7 +91,7 @@ impl<'a> Activations<'a> {
             blocks: self.blocks,
             data: &self.data[first * row..][..count * row],
             scales: &self.scales[first * cells..][..count * cells],
-            biases: &self.biases[first * cells..][..count * cells],
+            biases: &self.biases[BIASES * first * cells..][..BIASES * count * cells],
             sums: &self.sums[first * cells..][..count * cells],
         }
     }
@@ -91,7 +103,7 @@ impl<'a> Activations<'a> {
         self.data.len() >= cells * BLOCK * self.form.value_bytes()
             && self.data.as_ptr().addr().is_multiple_of(self.form.value_bytes())
             && self.scales.len() >= records
-            && self.biases.len() >= records
+            && self.biases.len() >= BIASES * records
             && self.sums.len() >= records
     }
 }
@@ -108,11 +120,11 @@ pub type Part<'a> = (
 pub struct ActivationMemory<'a> {
     /// At least `tokens * 32 * blocks * value_bytes` bytes, aligned to 64.
     pub data: &'a mut [u8],
-    /// At least `tokens * blocks`.
+    /// At least what [`Form::cells`] says, as the others.
     pub scales: &'a mut [f32],
-    /// At least `tokens * blocks`.
+    /// Two for each scale.
     pub biases: &'a mut [i32],
-    /// At least `tokens * blocks`.
+    /// One for each scale.
     pub sums: &'a mut [f32],
 }
 
@@ -120,17 +132,18 @@ impl ActivationMemory<'_> {
     /// The memory as `tokens` rows of `columns` inputs; `None` when it is too small.
     pub fn shape(&mut self, form: Form, tokens: usize, columns: usize) -> Option<ActivationsMut<'_>> {
         let blocks = columns.div_ceil(BLOCK);
-        let cells = tokens.checked_mul(blocks)?;
-        let bytes = cells.checked_mul(BLOCK * form.value_bytes())?;
-        let cells = if form == Form::Codes { cells } else { 0 };
+        let bytes = tokens
+            .checked_mul(blocks)?
+            .checked_mul(BLOCK * form.value_bytes())?;
+        let (scales, biases, sums) = form.cells(tokens, blocks)?;
         Some(ActivationsMut {
             form,
             tokens,
             blocks,
             data: self.data.get_mut(..bytes)?,
-            scales: self.scales.get_mut(..cells)?,
-            biases: self.biases.get_mut(..cells)?,
-            sums: self.sums.get_mut(..cells)?,
+            scales: self.scales.get_mut(..scales)?,
+            biases: self.biases.get_mut(..biases)?,
+            sums: self.sums.get_mut(..sums)?,
         })
     }
 }
@@ -152,7 +165,7 @@ impl ActivationsMut<'_> {
         (
             matrix(self.data, tokens, bytes),
             matrix(self.scales, tokens, cells),
-            matrix(self.biases, tokens, cells),
+            matrix(self.biases, tokens, BIASES * cells),
             matrix(self.sums, tokens, cells),
         )
     }
@@ -186,7 +199,7 @@ impl ActivationsMut<'_> {
         (
             data.by_columns(width),
             scales.by_columns(blocks),
-            biases.by_columns(blocks),
+            biases.by_columns(BIASES * blocks),
             sums.by_columns(blocks),
         )
     }

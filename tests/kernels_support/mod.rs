@@ -6,7 +6,7 @@ use mantle::base::matrix::MatrixMut;
 use mantle::base::memory::{Allocator, HostAllocator, Plain};
 use mantle::format::dtype::DataType;
 use mantle::kernels::Kernels;
-use mantle::quant::activations::{ActivationMemory, Activations, Form};
+use mantle::quant::activations::{ActivationMemory, Activations, BIASES, Form};
 use mantle::quant::packed::{BLOCK, Layout, PANEL, PackedMatrix, pack_panel};
 use mantle::quant::scalar::dequantize_row;
 use std::ffi::c_void;
@@ -237,7 +237,7 @@ impl Prepared {
             columns,
             data: Guarded::new(tokens * blocks * BLOCK * form.value_bytes()),
             scales: Guarded::new(cells),
-            biases: Guarded::new(cells),
+            biases: Guarded::new(BIASES * cells),
             sums: Guarded::new(cells),
         };
         // What was there before must not matter.

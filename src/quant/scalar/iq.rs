@@ -8,7 +8,7 @@ use super::iq_grids::{IQ1_GRID, IQ2_S_GRID, IQ2_XS_GRID, IQ2_XXS_GRID, IQ3_S_GRI
 use super::parts::BlockParts;
 
 /// The code book of IQ4_NL and IQ4_XS.
-pub(super) const IQ4_BOOK: [i8; 16] = [
+pub(crate) const IQ4_BOOK: [i8; 16] = [
     -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113,
 ];
 

@@ -5,7 +5,7 @@ use super::parts::BlockParts;
 use super::simple::{join_nibbles, magnitude, split_nibbles};
 
 /// Twice the values of E2M1, by code. Doubled they are integers; the scales are halved instead.
-pub(super) const E2M1_BOOK: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+pub(crate) const E2M1_BOOK: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
 /// Half the power of two that an E8M0 byte means: `2^(exponent - 128)`. 255, NaN in the specification, is taken
 /// as a number, as ggml does.

@@ -16,7 +16,9 @@ mod search;
 mod simple;
 mod ternary;
 
+pub(crate) use iq::IQ4_BOOK;
 pub use mcf::{MCF_BLOCK, McfBlock, McfLayout, McfType};
+pub(crate) use microscaling::E2M1_BOOK;
 pub use parts::{BlockLayout, BlockParts, Codes, MAX_BLOCK_LENGTH, Minimum, ScaleFormat, SubScale};
 
 use crate::base::error::{Error, Result};
