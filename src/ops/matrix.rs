@@ -132,18 +132,24 @@ impl Matrix {
 /// Where the parts of the activations stand in the scratch memory.
 struct Carving {
     data: usize,
-    cells: usize,
+    /// Bytes of the scales, the biases and the sums.
+    cells: [usize; 3],
     total: usize,
 }
 
 impl Carving {
     fn of(form: Form, tokens: usize, columns: usize) -> Result<Carving> {
         let carving = || {
-            let cells = tokens.checked_mul(columns.div_ceil(BLOCK))?;
-            let data = cells.checked_mul(BLOCK * form.value_bytes())?;
+            let blocks = columns.div_ceil(BLOCK);
+            let data = tokens.checked_mul(blocks)?.checked_mul(BLOCK * form.value_bytes())?;
             let data = data.checked_next_multiple_of(ALIGNMENT)?;
-            let cells = cells.checked_mul(4)?.checked_next_multiple_of(ALIGNMENT)?;
-            let total = cells.checked_mul(3)?.checked_add(data)?;
+            let (scales, biases, sums) = form.cells(tokens, blocks)?;
+            let mut cells = [scales, biases, sums];
+            let mut total = data;
+            for cells in &mut cells {
+                *cells = cells.checked_mul(4)?.checked_next_multiple_of(ALIGNMENT)?;
+                total = total.checked_add(*cells)?;
+            }
             Some(Carving { data, cells, total })
         };
         carving().ok_or_else(|| Error::invalid(format!("{tokens} rows of {columns} values are too many")))
@@ -155,9 +161,9 @@ impl Carving {
             .bytes_mut()
             .split_at_mut_checked(self.data)
             .ok_or_else(small)?;
-        let (scales, rest) = rest.split_at_mut_checked(self.cells).ok_or_else(small)?;
-        let (biases, rest) = rest.split_at_mut_checked(self.cells).ok_or_else(small)?;
-        let (sums, _) = rest.split_at_mut_checked(self.cells).ok_or_else(small)?;
+        let (scales, rest) = rest.split_at_mut_checked(self.cells[0]).ok_or_else(small)?;
+        let (biases, rest) = rest.split_at_mut_checked(self.cells[1]).ok_or_else(small)?;
+        let (sums, _) = rest.split_at_mut_checked(self.cells[2]).ok_or_else(small)?;
         Ok(ActivationMemory {
             data,
             scales: memory::cast_mut(scales).ok_or_else(small)?,
