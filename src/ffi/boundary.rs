@@ -6,7 +6,7 @@ use crate::base::error::{Error, Result, Status};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Once;
+use std::sync::{Mutex, Once, PoisonError};
 
 /// Runs the body of an exported function: catches panics, makes the error object.
 ///
@@ -68,11 +68,17 @@ fn defect(payload: &(dyn Any + Send)) -> Error {
     } else {
         place
     };
+    let worker = WORKER_PANIC.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let worker = worker.map(|text| format!(" ({text})")).unwrap_or_default();
     Error::new(
         Status::Panic,
-        format!("a defect of libmantle was caught at {place}: {what}; please report it"),
+        format!("a defect of libmantle was caught at {place}: {what}{worker}; please report it"),
     )
 }
+
+/// The last panic of a worker thread, which the pool raises again on the calling thread without its text.
+/// Only for the message: when two runtimes panic at once, one may tell the other's.
+static WORKER_PANIC: Mutex<Option<String>> = Mutex::new(None);
 
 /// Rust prints panics to stderr before they unwind. A library must not print: panics inside this library's
 /// calls and worker threads are taken down instead, and become error objects. Others go where they went.
@@ -84,7 +90,10 @@ fn collect_panics() {
             if DEPTH.with(Cell::get) > 0 {
                 let place = info.location().map(ToString::to_string).unwrap_or_default();
                 PLACE.with(|held| held.replace(place));
-            } else if !is_worker() {
+            } else if is_worker() {
+                let mut held = WORKER_PANIC.lock().unwrap_or_else(PoisonError::into_inner);
+                *held = Some(info.to_string());
+            } else {
                 others(info);
             }
         }));
@@ -288,6 +297,30 @@ mod tests {
             assert_eq!(status, MANTLE_ERROR_PANIC);
             assert_eq!(call(&mut error, || Ok(())), MANTLE_OK);
             assert!(error.is_null());
+        }
+    }
+
+    #[test]
+    fn a_panic_on_a_worker_thread_is_told_too() {
+        use crate::base::threads::Pool;
+        let pool = Pool::new(2, std::time::Duration::ZERO, &[]).unwrap();
+        let outside = std::thread::current().id();
+        let mut error = std::ptr::null_mut();
+        // SAFETY: `error` may be written; the object is freed once.
+        unsafe {
+            let status = call(&mut error, || {
+                // Enough slow chunks that the worker gets some of them.
+                pool.run(64, &|_, _| {
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                    assert_eq!(std::thread::current().id(), outside, "on purpose");
+                });
+                Ok(())
+            });
+            assert_eq!(status, MANTLE_ERROR_PANIC);
+            let message = CStr::from_ptr(mantle_error_message(error)).to_str().unwrap();
+            assert!(message.contains("on purpose"), "{message}");
+            assert!(message.contains("boundary.rs:"), "{message}");
+            mantle_error_free(error);
         }
     }
 
