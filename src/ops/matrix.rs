@@ -141,7 +141,9 @@ impl Carving {
     fn of(form: Form, tokens: usize, columns: usize) -> Result<Carving> {
         let carving = || {
             let blocks = columns.div_ceil(BLOCK);
-            let data = tokens.checked_mul(blocks)?.checked_mul(BLOCK * form.value_bytes())?;
+            let data = tokens
+                .checked_mul(blocks)?
+                .checked_mul(BLOCK * form.value_bytes())?;
             let data = data.checked_next_multiple_of(ALIGNMENT)?;
             let (scales, biases, sums) = form.cells(tokens, blocks)?;
             let mut cells = [scales, biases, sums];
