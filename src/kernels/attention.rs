@@ -16,7 +16,7 @@
 //! segments are spread over threads. (Milakov and Gimelshein 2018; Dao 2022 for the tiling.)
 
 use super::math;
-use super::matmul::{FloatRows, dispatch_tile, float_tile};
+use super::matmul::{FloatRows, dispatch_tile, float_tile, float_tile_onto};
 use super::simd::{LANES, Simd};
 
 /// Keys of a segment.
@@ -100,7 +100,20 @@ impl AttentionArgs {
             )
         }
     }
+
+    /// The keys of the segment `from .. from + count` that a row sees, counted from the segment's start.
+    #[inline(always)]
+    fn seen(&self, row: usize, from: usize, count: usize) -> (usize, usize) {
+        let (first, end) = self.range(self.position + row / self.group);
+        (
+            first.saturating_sub(from).min(count),
+            end.saturating_sub(from).min(count),
+        )
+    }
 }
+
+/// The most rows that a tile has on any instruction set.
+const MAX_TILE: usize = 6;
 
 /// The parts of the scratch memory.
 struct Scratch {
@@ -214,11 +227,7 @@ unsafe fn weigh<S: Simd>(args: &AttentionArgs, scratch: &Scratch, from: usize, c
     // SAFETY: as the caller promises.
     unsafe {
         for token in 0..args.tokens {
-            let (first, end) = args.range(args.position + token);
-            let (first, valid) = (
-                first.saturating_sub(from).min(count),
-                end.saturating_sub(from).min(count),
-            );
+            let (first, valid) = args.seen(token * args.group, from, count);
             for row in token * args.group..(token + 1) * args.group {
                 let scores = scratch.scores.add(row * SEGMENT);
                 let state = scratch.state.add(4 * row);
@@ -251,6 +260,9 @@ unsafe fn exp_of<S: Simd>(x: f32) -> f32 {
 }
 
 /// Adds the segment's weighted values to the output of every row that sees the segment.
+///
+/// A tile runs over the keys that all its rows see, and each row alone over what it sees before and after: a key that a
+/// row does not see is not multiplied by zero but left out, so that a NaN there cannot reach the row.
 #[inline(always)]
 unsafe fn gather<S: Simd, V: FloatRows>(
     args: &AttentionArgs,
@@ -261,36 +273,90 @@ unsafe fn gather<S: Simd, V: FloatRows>(
 ) {
     let dim = value_dim(args.head_dim);
     let vectors = dim / LANES;
-    // SAFETY: as the caller promises.
+    // SAFETY: as the caller promises; a row sees keys below `count` only.
     unsafe {
         for row in (0..rows).step_by(S::TILE_TOKENS) {
+            let tile = S::TILE_TOKENS.min(rows - row);
+            let mut seen = [(0, 0); MAX_TILE];
+            for (t, seen) in seen.iter_mut().enumerate().take(tile) {
+                *seen = args.seen(row + t, from, count);
+            }
+            // Both ends grow with the position: the last row starts last, the first one ends first.
+            let (start, end) = match (seen[tile - 1].0, seen[0].1) {
+                (start, end) if start < end => (start, end),
+                _ => (count, count),
+            };
+            let weights = scratch.scores.add(row * SEGMENT);
             for vector in (0..vectors).step_by(2) {
                 let values = args.values.add((from * dim + vector * LANES) * V::BYTES);
-                dispatch_tile!(2.min(vectors - vector), S::TILE_TOKENS.min(rows - row), |P, T| {
+                dispatch_tile!(2.min(vectors - vector), tile, |P, T| {
                     if T <= S::TILE_TOKENS {
-                        let weights = scratch.scores.add(row * SEGMENT);
-                        let sum = float_tile::<S, V, P, T>(
-                            weights,
+                        let mut sum = [[S::splat(0.0); P]; T];
+                        for t in 0..T {
+                            let part = seen[t].0..start.min(seen[t].1);
+                            weigh_values::<S, V, P>(&mut sum[t], weights.add(t * SEGMENT), values, dim, part);
+                        }
+                        let sum = &mut float_tile_onto::<S, V, P, T>(
+                            sum,
+                            weights.add(start),
                             SEGMENT,
-                            values,
+                            values.add(start * dim * V::BYTES),
                             dim * V::BYTES,
                             LANES * V::BYTES,
-                            count,
+                            end - start,
                         );
                         for t in 0..T {
-                            let state = scratch.state.add(4 * (row + t));
-                            if *state.add(3) == 0.0 {
-                                continue;
-                            }
-                            let (old, new) = (S::splat(*state.add(2)), S::splat(*state.add(3)));
-                            for p in 0..P {
-                                let to = scratch.output.add((row + t) * dim + (vector + p) * LANES);
-                                S::store(to, S::fma(S::load(to), old, S::mul(sum[t][p], new)));
-                            }
+                            let part = end..seen[t].1;
+                            weigh_values::<S, V, P>(&mut sum[t], weights.add(t * SEGMENT), values, dim, part);
+                            merge::<S, P>(&sum[t], scratch, row + t, dim, vector);
                         }
                     }
                 });
             }
+        }
+    }
+}
+
+/// Adds the weighted values of some keys to the sums of one row.
+#[inline(always)]
+unsafe fn weigh_values<S: Simd, V: FloatRows, const P: usize>(
+    sum: &mut [S::F; P],
+    weights: *const f32,
+    values: *const u8,
+    dim: usize,
+    keys: std::ops::Range<usize>,
+) {
+    for key in keys {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let weight = S::splat(*weights.add(key));
+            for (p, sum) in sum.iter_mut().enumerate() {
+                let value = V::load::<S>(values.add((key * dim + p * LANES) * V::BYTES));
+                *sum = S::fma(value, weight, *sum);
+            }
+        }
+    }
+}
+
+/// Merges a row's part of a segment with its output, unless the row saw nothing of the segment.
+#[inline(always)]
+unsafe fn merge<S: Simd, const P: usize>(
+    part: &[S::F; P],
+    scratch: &Scratch,
+    row: usize,
+    dim: usize,
+    vector: usize,
+) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let state = scratch.state.add(4 * row);
+        if *state.add(3) == 0.0 {
+            return;
+        }
+        let (old, new) = (S::splat(*state.add(2)), S::splat(*state.add(3)));
+        for (p, &part) in part.iter().enumerate() {
+            let to = scratch.output.add(row * dim + (vector + p) * LANES);
+            S::store(to, S::fma(S::load(to), old, S::mul(part, new)));
         }
     }
 }

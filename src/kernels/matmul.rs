@@ -384,7 +384,27 @@ pub unsafe fn float_tile<S: Simd, B: FloatRows, const N: usize, const T: usize>(
 ) -> [[S::F; N]; T] {
     // SAFETY: as the caller promises.
     unsafe {
-        let mut sum = [[S::splat(0.0); N]; T];
+        let zero = [[S::splat(0.0); N]; T];
+        float_tile_onto::<S, B, N, T>(zero, a, a_stride, b, b_step, b_vector, depth)
+    }
+}
+
+/// [`float_tile`] on top of sums that are there already.
+///
+/// # Safety
+/// As [`float_tile`].
+#[inline(always)]
+pub unsafe fn float_tile_onto<S: Simd, B: FloatRows, const N: usize, const T: usize>(
+    mut sum: [[S::F; N]; T],
+    a: *const f32,
+    a_stride: usize,
+    b: *const u8,
+    b_step: usize,
+    b_vector: usize,
+    depth: usize,
+) -> [[S::F; N]; T] {
+    // SAFETY: as the caller promises.
+    unsafe {
         for k in 0..depth {
             let mut row = [S::splat(0.0); N];
             for n in 0..N {

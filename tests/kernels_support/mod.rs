@@ -6,7 +6,7 @@ use mantle::base::matrix::MatrixMut;
 use mantle::base::memory::{Allocator, HostAllocator, Plain};
 use mantle::format::dtype::DataType;
 use mantle::kernels::Kernels;
-use mantle::quant::activations::{ActivationMemory, Activations, BIASES, Form};
+use mantle::quant::activations::{ActivationMemory, Activations, ActivationsMut, BIASES, Form};
 use mantle::quant::packed::{BLOCK, Layout, PANEL, PackedMatrix, pack_panel};
 use mantle::quant::scalar::dequantize_row;
 use std::ffi::c_void;
@@ -242,22 +242,24 @@ impl Prepared {
         };
         // What was there before must not matter.
         prepared.data.fill(0xa5);
-        let mut memory = prepared.memory();
-        let mut activations = memory.shape(form, tokens, columns).unwrap();
-        for (token, row) in x.chunks_exact(columns).enumerate() {
-            let row = Guarded::of(row);
-            kernels.activate(form, &row, &mut activations.whole(), token);
-        }
+        prepared.refill(|activations| {
+            for (token, row) in x.chunks_exact(columns).enumerate() {
+                let row = Guarded::of(row);
+                kernels.activate(form, &row, &mut activations.whole(), token);
+            }
+        });
         prepared
     }
 
-    fn memory(&mut self) -> ActivationMemory<'_> {
-        ActivationMemory {
+    /// Hands out the memory to be filled anew.
+    pub fn refill(&mut self, fill: impl FnOnce(&mut ActivationsMut<'_>)) {
+        let mut memory = ActivationMemory {
             data: &mut self.data,
             scales: &mut self.scales,
             biases: &mut self.biases,
             sums: &mut self.sums,
-        }
+        };
+        fill(&mut memory.shape(self.form, self.tokens, self.columns).unwrap());
     }
 
     pub fn view(&self) -> Activations<'_> {
