@@ -1,0 +1,380 @@
+//! Element-wise functions, norms, rotation and the quantization of activations: against float64, with the same bits on
+//! every instruction set.
+//!
+//! The sweeps step over the bit patterns of all f32. `MANTLE_SWEEP_STRIDE=1 cargo test --release --test kernels_math`
+//! takes every one (minutes).
+
+mod kernels_support;
+
+use kernels_support::*;
+use mantle::kernels::simd::LANES;
+use mantle::kernels::{Isa, Kernels};
+use mantle::quant::activations::Form;
+use mantle::quant::convert::f32_to_bf16;
+use mantle::quant::packed::BLOCK;
+use std::sync::Mutex;
+
+fn stride(otherwise: u32) -> u32 {
+    std::env::var("MANTLE_SWEEP_STRIDE")
+        .ok()
+        .and_then(|stride| stride.parse().ok())
+        .unwrap_or(otherwise)
+}
+
+type Lanes = [f32; LANES];
+
+/// Calls `check` with vectors of values of all exponents and both signs, NaN and infinity among them, on two threads.
+fn sweep(stride: u32, check: impl Fn(&Lanes) + Sync) {
+    std::thread::scope(|scope| {
+        for sign in [0, 0x8000_0000] {
+            let check = &check;
+            scope.spawn(move || {
+                let mut magnitudes = (0..=0x7fff_ffff_u32).step_by(stride as usize).peekable();
+                while magnitudes.peek().is_some() {
+                    // The last vector is filled up with NaN.
+                    check(&std::array::from_fn(|_| {
+                        f32::from_bits(magnitudes.next().unwrap_or(0x7fff_ffff) | sign)
+                    }));
+                }
+            });
+        }
+    });
+}
+
+/// The largest relative error over a sweep, where both results are normal numbers; elsewhere `tiny` is the largest
+/// absolute error. Infinity is right where the exact value rounds to it.
+fn largest_error(
+    what: &str,
+    tiny: f64,
+    function: impl Fn(&Kernels, &mut Lanes) + Sync,
+    exact: impl Fn(f64) -> f64 + Sync,
+) -> f64 {
+    let kernels = Kernels::of(Isa::best(Isa::Avx512)).unwrap();
+    let largest = Mutex::new((0f64, 0f32));
+    sweep(stride(331), |x| {
+        let mut y = *x;
+        function(kernels, &mut y);
+        let mut worst = (0f64, 0f32);
+        for (&x, &y) in x.iter().zip(&y) {
+            let expected = exact(f64::from(x));
+            if expected.is_nan() || expected.abs() > f64::from(f32::MAX) * (1.0 + 1e-7) {
+                assert!(
+                    same(y, expected as f32),
+                    "{what}({x:e}) is {y:e}, expected {expected:e}"
+                );
+                continue;
+            }
+            let error = (f64::from(y) - expected).abs();
+            if error > tiny {
+                let error = error / expected.abs();
+                if error > worst.0 {
+                    worst = (error, x);
+                }
+            }
+        }
+        if worst.0 > 0.0 {
+            let mut largest = largest.lock().unwrap();
+            if worst.0 > largest.0 {
+                *largest = worst;
+            }
+        }
+    });
+    let (error, at) = largest.into_inner().unwrap();
+    println!(
+        "{what}: largest relative error {error:.3e} at {at:e} ({:#010x})",
+        at.to_bits()
+    );
+    error
+}
+
+#[test]
+fn exp_is_within_its_error_for_every_f32() {
+    // Below the normal numbers one step of 2^-149 is allowed.
+    let error = largest_error("exp", 1.5e-45, Kernels::exp, f64::exp);
+    assert!(error <= 2e-7, "{error:e}");
+}
+
+#[test]
+fn silu_is_within_its_error_for_every_f32() {
+    // Below -88.73, e^-x is infinite and the result -0 instead of at most 2.6e-37. At -infinity the formula gives NaN.
+    let exact = |x: f64| x / (1.0 + (-x).exp());
+    let error = largest_error("silu", 3e-37, Kernels::silu, exact);
+    assert!(error <= 5e-7, "{error:e}");
+}
+
+#[test]
+fn exp_and_silu_have_the_same_bits_on_every_table() {
+    sweep(stride(8191), |x| {
+        let (mut exp, mut silu) = (*x, *x);
+        scalar().exp(&mut exp);
+        scalar().silu(&mut silu);
+        for (name, kernels) in others() {
+            let mut y = *x;
+            kernels.exp(&mut y);
+            assert_same(&format!("exp, {name}"), &y, &exp);
+            y = *x;
+            kernels.silu(&mut y);
+            assert_same(&format!("silu, {name}"), &y, &silu);
+        }
+    });
+}
+
+#[test]
+fn exp_has_its_limits() {
+    for (x, expected) in [
+        (0.0, 1.0),
+        (-0.0, 1.0),
+        (89.0, f32::INFINITY),
+        (f32::INFINITY, f32::INFINITY),
+        (f32::MAX, f32::INFINITY),
+        (-103.98, 0.0),
+        (f32::NEG_INFINITY, 0.0),
+        (f32::NAN, f32::NAN),
+    ] {
+        for (name, kernels) in Kernels::every() {
+            let mut y = [x; LANES];
+            kernels.exp(&mut y);
+            assert_same(&format!("exp({x}), {name}"), &y, &[expected; LANES]);
+        }
+    }
+}
+
+fn numbers(count: usize, size: f32, random: &mut Random) -> Guarded<f32> {
+    let mut numbers = Guarded::new(count);
+    numbers
+        .iter_mut()
+        .for_each(|value| *value = random.signed() * size);
+    numbers
+}
+
+#[test]
+fn rms_norm_is_that_of_float64() {
+    let mut random = Random(1);
+    for case in 0..200 {
+        let length = if case < 40 {
+            case + 1
+        } else {
+            random.within(1..=1500)
+        };
+        let size = [1e-12, 1e-3, 1.0, 300.0, 1e15][random.within(0..=4)];
+        let (x, weight) = (
+            numbers(length, size, &mut random),
+            numbers(length, 2.0, &mut random),
+        );
+        let epsilon = [1e-6, 1e-5, 0.0][random.within(0..=2)];
+        let mut found = Guarded::new(length);
+        scalar().rms_norm(&x, &weight, epsilon, &mut found);
+        let squares: f64 = x.iter().map(|&x| f64::from(x).powi(2)).sum();
+        let factor = 1.0 / (squares / length as f64 + f64::from(epsilon)).sqrt();
+        // The sums of 16 lanes, the tree, and seven more roundings, half of them under the root.
+        let bound = (length as f64 / 32.0 + 8.0) * 2f64.powi(-24);
+        for ((&x, &weight), &found) in x.iter().zip(weight.iter()).zip(found.iter()) {
+            let expected = f64::from(x) * factor * f64::from(weight);
+            assert!(
+                (f64::from(found) - expected).abs() <= expected.abs() * bound + 1e-44,
+                "{length} values of {size:e}: {found:e} for {expected:e}"
+            );
+        }
+        for (name, kernels) in others() {
+            let mut other = Guarded::new(length);
+            kernels.rms_norm(&x, &weight, epsilon, &mut other);
+            assert_same(&format!("{name}, {length} values"), &other, &found);
+        }
+    }
+}
+
+#[test]
+fn norms_of_what_is_not_finite_are_the_same_everywhere() {
+    for special in [f32::NAN, f32::INFINITY, f32::MAX, 1e-40, 0.0] {
+        let mut x = [special; 37];
+        x[5] = 1.0;
+        let mut expected = [0.0; 37];
+        scalar().rms_norm(&x, &[1.0; 37], 1e-6, &mut expected);
+        if special.is_nan() {
+            assert!(expected.iter().all(|value| value.is_nan()));
+        }
+        for (name, kernels) in others() {
+            let mut found = [0.0; 37];
+            kernels.rms_norm(&x, &[1.0; 37], 1e-6, &mut found);
+            assert_same(name, &found, &expected);
+        }
+    }
+}
+
+#[test]
+fn the_gate_is_silu_times_up() {
+    let mut random = Random(2);
+    for length in (1..70).chain([1000, 1536]) {
+        let (gate, up) = (
+            numbers(length, 20.0, &mut random),
+            numbers(length, 3.0, &mut random),
+        );
+        let expected: Vec<f32> = gate
+            .iter()
+            .zip(up.iter())
+            .map(|(&gate, &up)| {
+                let mut lanes = [gate; LANES];
+                scalar().silu(&mut lanes);
+                lanes[0] * up
+            })
+            .collect();
+        for (name, kernels) in Kernels::every() {
+            let mut found = Guarded::of(&gate);
+            kernels.silu_gate(&mut found, &up);
+            assert_same(&format!("{name}, {length} values"), &found, &expected);
+        }
+    }
+}
+
+#[test]
+fn rotation_is_that_of_float64_and_touches_nothing_else() {
+    let mut random = Random(3);
+    for _ in 0..200 {
+        let (half, count, gap) = (random.within(1..=130), random.within(1..=5), random.within(0..=9));
+        let stride = 2 * half + gap;
+        let x = numbers((count - 1) * stride + 2 * half, 10.0, &mut random);
+        let angles: Vec<f32> = (0..half).map(|_| random.signed() * 100.0).collect();
+        let cosine = Guarded::of(&angles.iter().map(|angle| angle.cos()).collect::<Vec<f32>>());
+        let sine = Guarded::of(&angles.iter().map(|angle| angle.sin()).collect::<Vec<f32>>());
+        let mut found = Guarded::of(&x);
+        scalar().rotate_halves(&mut found, count, stride, &cosine, &sine);
+        for (i, &found) in found.iter().enumerate() {
+            let (vector, at) = (i / stride * stride, i % stride);
+            if at >= 2 * half {
+                assert_eq!(found.to_bits(), x[i].to_bits(), "between the vectors");
+                continue;
+            }
+            let (k, turn) = (at % half, if at < half { -1.0 } else { 1.0 });
+            let own = f64::from(x[i]) * f64::from(cosine[k]);
+            let other = f64::from(x[vector + (at + half) % (2 * half)]) * f64::from(sine[k]) * turn;
+            let bound = (own.abs() + 2.0 * other.abs()) * 2f64.powi(-23) + 1e-44;
+            assert!(
+                (f64::from(found) - own - other).abs() <= bound,
+                "{found:e} for {:e}",
+                own + other
+            );
+        }
+        for (name, kernels) in others() {
+            let mut other = Guarded::of(&x);
+            kernels.rotate_halves(&mut other, count, stride, &cosine, &sine);
+            assert_same(name, &other, &found);
+        }
+    }
+}
+
+/// Rows whose blocks are ordinary, zero, denormal, next to the limits, or hold NaN or infinity.
+fn rows_of_all_kinds(columns: usize, random: &mut Random) -> Vec<f32> {
+    let mut x = Vec::new();
+    let mut kind = 0;
+    for i in 0..columns {
+        if i % BLOCK == 0 {
+            kind = random.within(0..=11);
+        }
+        let value = random.signed();
+        x.push(match kind {
+            0 => 0.0 * value,
+            1 => value * 1e-38,
+            2 => value * 1.6e-36,
+            3 => value * f32::MAX,
+            4 if random.chance(16) => f32::NAN,
+            5 if random.chance(16) => f32::INFINITY * value,
+            6 => f32::from_bits(random.bits() as u32),
+            7 => (value * 127.0).round() / 2.0,
+            _ => value * 100.0,
+        });
+    }
+    x
+}
+
+/// One block as the documentation of `quantize_row` says, with the sums in integers.
+fn check_block(x: &[f32], codes: &[i8], scale: f32, bias: i32, sum: f32) {
+    let total: i32 = codes.iter().map(|&code| i32::from(code)).sum();
+    assert_eq!(bias, -128 * total);
+    let largest = x.iter().fold(0f32, |a, b| a.max(b.abs()));
+    if x.iter().any(|value| !value.is_finite()) {
+        assert!(scale.is_nan() && sum.is_nan() && codes.iter().all(|&code| code == 0));
+        return;
+    }
+    assert_eq!(sum.to_bits(), (scale * total as f32).to_bits());
+    if largest < f32::from_bits(0x0400_0000) {
+        assert!(
+            scale == 0.0 && codes.iter().all(|&code| code == 0),
+            "{largest:e} counts as zero"
+        );
+        return;
+    }
+    assert_eq!(scale.to_bits(), (largest / 127.0).to_bits());
+    for (i, &code) in codes.iter().enumerate() {
+        let value = f64::from(x.get(i).copied().unwrap_or(0.0));
+        let error = (value - f64::from(code) * f64::from(scale)).abs();
+        assert!(
+            code != -128 && error <= f64::from(scale) * 0.500_04,
+            "{value:e} as {code} of {scale:e}"
+        );
+    }
+}
+
+#[test]
+fn activations_are_quantized_as_documented_with_the_same_bits_on_every_table() {
+    let mut random = Random(4);
+    for case in 0..300 {
+        let columns = if case < 70 {
+            case + 1
+        } else {
+            random.within(1..=700)
+        };
+        let x = rows_of_all_kinds(columns, &mut random);
+        let prepared = Prepared::new(scalar(), Form::Codes, &x, 1, columns);
+        let view = prepared.view();
+        let codes: Vec<i8> = view.data.iter().map(|&byte| byte as i8).collect();
+        for (b, x) in x.chunks(BLOCK).enumerate() {
+            let codes = &codes[b * BLOCK..(b + 1) * BLOCK];
+            check_block(x, codes, view.scales[b], view.biases[b], view.sums[b]);
+        }
+        for (name, kernels) in others() {
+            let other = Prepared::new(kernels, Form::Codes, &x, 1, columns);
+            let other = other.view();
+            assert_eq!(other.data, view.data, "{name}: codes");
+            assert_eq!(other.biases, view.biases, "{name}: biases");
+            assert_same(&format!("{name}: scales"), other.scales, view.scales);
+            assert_same(&format!("{name}: sums"), other.sums, view.sums);
+        }
+    }
+}
+
+/// Ties go to the even code: with a largest value of 127 the codes are the rounded values themselves.
+#[test]
+fn codes_are_rounded_to_even() {
+    let x = [127.0, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 126.5, -126.5, 0.49999997];
+    for (name, kernels) in Kernels::every() {
+        let prepared = Prepared::new(kernels, Form::Codes, &x, 1, x.len());
+        let codes: Vec<i8> = prepared.view().data.iter().map(|&byte| byte as i8).collect();
+        assert_eq!(
+            codes[..x.len()],
+            [127, 0, 2, 2, 0, -2, -2, 126, -126, 0],
+            "{name}"
+        );
+        assert_eq!(codes[x.len()..], [0; BLOCK - 10], "{name}: padding");
+    }
+}
+
+#[test]
+fn float_activations_keep_their_bits_and_are_padded_with_zeros() {
+    let mut random = Random(5);
+    for columns in 1..100 {
+        let x: Vec<f32> = (0..columns)
+            .map(|_| f32::from_bits(random.bits() as u32))
+            .collect();
+        for (name, kernels) in Kernels::every() {
+            let floats = Prepared::new(kernels, Form::F32, &x, 1, columns);
+            let halves = Prepared::new(kernels, Form::Bf16, &x, 1, columns);
+            for i in 0..columns.next_multiple_of(BLOCK) {
+                let value = x.get(i).copied().unwrap_or(0.0);
+                let float = &floats.view().data[4 * i..4 * i + 4];
+                assert_eq!(float, value.to_bits().to_le_bytes(), "{name}: f32 {i}");
+                let half = &halves.view().data[2 * i..2 * i + 2];
+                assert_eq!(half, f32_to_bf16(value).to_le_bytes(), "{name}: bf16 {i}");
+            }
+        }
+    }
+}
