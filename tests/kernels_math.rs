@@ -9,7 +9,7 @@ mod kernels_support;
 use kernels_support::*;
 use mantle::kernels::simd::LANES;
 use mantle::kernels::{Isa, Kernels};
-use mantle::quant::activations::Form;
+use mantle::quant::activations::{BIASES, Form};
 use mantle::quant::convert::f32_to_bf16;
 use mantle::quant::packed::BLOCK;
 use std::sync::Mutex;
@@ -287,9 +287,10 @@ fn rows_of_all_kinds(columns: usize, random: &mut Random) -> Vec<f32> {
 }
 
 /// One block as the documentation of `quantize_row` says, with the sums in integers.
-fn check_block(x: &[f32], codes: &[i8], scale: f32, bias: i32, sum: f32) {
-    let total: i32 = codes.iter().map(|&code| i32::from(code)).sum();
-    assert_eq!(bias, -128 * total);
+fn check_block(x: &[f32], codes: &[i8], scale: f32, biases: &[i32], sum: f32) {
+    let sum_of = |codes: &[i8]| -> i32 { codes.iter().map(|&code| i32::from(code)).sum() };
+    let total = sum_of(codes);
+    assert_eq!(biases, [-128 * total, -128 * sum_of(&codes[..BLOCK / 2])]);
     let largest = x.iter().fold(0f32, |a, b| a.max(b.abs()));
     if x.iter().any(|value| !value.is_finite()) {
         assert!(scale.is_nan() && sum.is_nan() && codes.iter().all(|&code| code == 0));
@@ -329,7 +330,8 @@ fn activations_are_quantized_as_documented_with_the_same_bits_on_every_table() {
         let codes: Vec<i8> = view.data.iter().map(|&byte| byte as i8).collect();
         for (b, x) in x.chunks(BLOCK).enumerate() {
             let codes = &codes[b * BLOCK..(b + 1) * BLOCK];
-            check_block(x, codes, view.scales[b], view.biases[b], view.sums[b]);
+            let biases = &view.biases[BIASES * b..][..BIASES];
+            check_block(x, codes, view.scales[b], biases, view.sums[b]);
         }
         for (name, kernels) in others() {
             let other = Prepared::new(kernels, Form::Codes, &x, 1, columns);

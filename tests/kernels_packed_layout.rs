@@ -12,9 +12,31 @@ const PINNED: &[(DataType, u64)] = &[
     (DataType::F32, 0xf56a_ffef_f8fc_7084),
     (DataType::F16, 0xa6d2_7a86_0ab0_aed8),
     (DataType::BF16, 0xd42b_28ad_389f_5738),
-    (DataType::Q8_0, 0x1758_cb7c_7937_ace5),
-    (DataType::Q4_0, 0xe4ca_f11b_f8c8_3b11),
+    (DataType::Q8_0, 0xf771_dcba_f9bc_a7e5),
+    (DataType::Q4_0, 0x0a49_99f2_6f0a_2311),
     (DataType::Q4_1, 0xeff3_bed1_5dde_f105),
+    (DataType::Q5_0, 0x7024_df78_6d8a_a1b7),
+    (DataType::Q5_1, 0x3510_1ac3_9224_f9a6),
+    (DataType::Q2_K, 0x522f_3d93_6003_1501),
+    (DataType::Q3_K, 0xf6f5_9145_b320_277b),
+    (DataType::Q4_K, 0xdc4c_c6a3_db6e_2e3a),
+    (DataType::Q5_K, 0x4b86_e723_9440_91c5),
+    (DataType::Q6_K, 0x9234_b6bc_5a01_112e),
+    (DataType::IQ4_NL, 0x0a49_99f2_6f0a_2311),
+    (DataType::IQ4_XS, 0xc952_f259_2cdf_24b4),
+    (DataType::IQ1_S, 0x665f_3cea_7e36_f452),
+    (DataType::IQ1_M, 0xc730_25da_ef98_304e),
+    (DataType::IQ2_XXS, 0x66ee_49a1_f557_58f2),
+    (DataType::IQ2_XS, 0xd860_41d0_52b1_02db),
+    (DataType::IQ2_S, 0xf45f_746d_59ec_8e03),
+    (DataType::IQ3_XXS, 0x90b3_9d0d_4245_5b77),
+    (DataType::IQ3_S, 0xfe3f_f41e_d2b8_7799),
+    (DataType::TQ1_0, 0x2925_ccab_9e7f_1b0d),
+    (DataType::TQ2_0, 0x718e_7199_d2cb_d753),
+    (DataType::Q1_0, 0x4062_9dd9_2d25_eea5),
+    (DataType::Q2_0, 0x7d09_f705_1126_1c25),
+    (DataType::MXFP4, 0x049d_8d87_3e52_0c5c),
+    (DataType::NVFP4, 0x389a_55b7_fe2c_712d),
 ];
 
 fn counted(dtype: DataType, rows: usize, columns: usize) -> Vec<u8> {
@@ -46,13 +68,8 @@ fn the_packed_bytes_of_every_type_are_pinned() {
 }
 
 /// Checks every byte of a packed matrix against a rule that gives (panel, offset in the panel, bytes) of each stored
-/// field; what no rule names must hold `padding`.
-fn check(
-    dtype: DataType,
-    panel_bytes: usize,
-    padding: impl Fn(usize) -> u8,
-    place: impl Fn(&[u8], &mut dyn FnMut(usize, usize, &[u8])),
-) {
+/// field; what no rule names must be zero.
+fn check(dtype: DataType, panel_bytes: usize, place: impl Fn(&[u8], &mut dyn FnMut(usize, usize, &[u8]))) {
     let (rows, columns) = (35, 96);
     let stored = counted(dtype, rows, columns);
     let packed = pack(dtype, &stored, rows, columns);
@@ -62,8 +79,7 @@ fn check(
         PackedMatrix::bytes_for(dtype, rows, columns).unwrap(),
         3 * panel_bytes
     );
-    let mut expected: Vec<u8> = (0..3 * panel_bytes).map(|i| padding(i % panel_bytes)).collect();
-    // The rows that exist are zero before they are placed.
+    let mut expected = vec![0; 3 * panel_bytes];
     place(&stored, &mut |panel, at, bytes| {
         expected[panel * panel_bytes + at..][..bytes.len()].copy_from_slice(bytes);
     });
@@ -74,45 +90,33 @@ fn check(
 #[test]
 fn floats_stand_input_after_input() {
     for (dtype, bytes) in [(DataType::F32, 4), (DataType::F16, 2)] {
-        check(
-            dtype,
-            96 * PANEL * bytes,
-            |_| 0,
-            |stored, put| {
-                for (i, value) in stored.chunks_exact(bytes).enumerate() {
-                    let (row, input) = (i / 96, i % 96);
-                    put(row / PANEL, (input * PANEL + row % PANEL) * bytes, value);
-                }
-            },
-        );
+        check(dtype, 96 * PANEL * bytes, |stored, put| {
+            for (i, value) in stored.chunks_exact(bytes).enumerate() {
+                let (row, input) = (i / 96, i % 96);
+                put(row / PANEL, (input * PANEL + row % PANEL) * bytes, value);
+            }
+        });
     }
 }
 
 #[test]
 fn bf16_stand_in_pairs_of_inputs() {
-    check(
-        DataType::BF16,
-        96 * PANEL * 2,
-        |_| 0,
-        |stored, put| {
-            for (i, value) in stored.chunks_exact(2).enumerate() {
-                let (row, input) = (i / 96, i % 96);
-                put(
-                    row / PANEL,
-                    input / 2 * 64 + row % PANEL * 4 + input % 2 * 2,
-                    value,
-                );
-            }
-        },
-    );
+    check(DataType::BF16, 96 * PANEL * 2, |stored, put| {
+        for (i, value) in stored.chunks_exact(2).enumerate() {
+            let (row, input) = (i / 96, i % 96);
+            put(
+                row / PANEL,
+                input / 2 * 64 + row % PANEL * 4 + input % 2 * 2,
+                value,
+            );
+        }
+    });
 }
 
 #[test]
 fn codes_stand_in_groups_of_four_inputs_and_scales_behind_them() {
     let blocks = 3;
-    // Codes of the rows 3.. of the last panel mean zero; behind the codes come scales and padding, zero.
-    let zero = |codes: usize, code: u8| move |at: usize| if at < codes { code } else { 0 };
-    check(DataType::Q8_0, 1664, zero(blocks * 512, 0x80), |stored, put| {
+    check(DataType::Q8_0, 1664, |stored, put| {
         for (i, block) in stored.chunks_exact(34).enumerate() {
             let (row, b) = (i / blocks, i % blocks);
             put(row / PANEL, blocks * 512 + b * 32 + row % PANEL * 2, &block[..2]);
@@ -122,8 +126,8 @@ fn codes_stand_in_groups_of_four_inputs_and_scales_behind_them() {
             }
         }
     });
-    for (dtype, header, code, panel_bytes) in [(DataType::Q4_0, 2, 0x88, 896), (DataType::Q4_1, 4, 0, 960)] {
-        check(dtype, panel_bytes, zero(blocks * 256, code), |stored, put| {
+    for (dtype, header, panel_bytes) in [(DataType::Q4_0, 2, 896), (DataType::Q4_1, 4, 960)] {
+        check(dtype, panel_bytes, |stored, put| {
             for (i, block) in stored.chunks_exact(header + 16).enumerate() {
                 let (row, b) = (i / blocks, i % blocks);
                 let scales = blocks * 256 + b * 16 * header + row % PANEL * 2;
@@ -151,15 +155,11 @@ fn the_worked_example_holds() {
     assert_eq!(packed.bytes().len(), 320);
     assert_eq!(
         packed.bytes()[..12],
-        [
-            0xf0, 0xe1, 0xd2, 0xc3, 0x98, 0x98, 0x98, 0x98, 0x88, 0x88, 0x88, 0x88
-        ]
+        [0xf0, 0xe1, 0xd2, 0xc3, 0x98, 0x98, 0x98, 0x98, 0, 0, 0, 0]
     );
     assert_eq!(
         packed.bytes()[192..204],
-        [
-            0x3c, 0x2d, 0x1e, 0x0f, 0x98, 0x98, 0x98, 0x98, 0x88, 0x88, 0x88, 0x88
-        ]
+        [0x3c, 0x2d, 0x1e, 0x0f, 0x98, 0x98, 0x98, 0x98, 0, 0, 0, 0]
     );
     assert_eq!(packed.bytes()[256..262], [0x00, 0x3c, 0x00, 0x40, 0, 0]);
     assert_eq!(packed.bytes()[288..], [0; 32]);
