@@ -12,8 +12,8 @@ use super::error::{Error, Result};
 use super::matrix::{Divide, Pieces};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{JoinHandle, Thread};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 type Body<'a> = dyn Fn(usize, usize) + Sync + 'a;
@@ -28,7 +28,9 @@ struct Shared {
     /// Points at the caller's `&Body`, alive while `pending` is above zero.
     body: AtomicPtr<()>,
     chunks: AtomicUsize,
-    caller: Mutex<Option<Thread>>,
+    /// Where a caller sleeps. Not `park`: naming the host's thread to Rust would take memory.
+    caller: Mutex<()>,
+    finished: Condvar,
     caller_parked: AtomicBool,
     panicked: AtomicBool,
     stop: AtomicBool,
@@ -62,7 +64,8 @@ impl Pool {
             pending: Line(AtomicUsize::new(0)),
             body: AtomicPtr::new(std::ptr::null_mut()),
             chunks: AtomicUsize::new(0),
-            caller: Mutex::new(None),
+            caller: Mutex::new(()),
+            finished: Condvar::new(),
             caller_parked: AtomicBool::new(false),
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
@@ -211,9 +214,9 @@ impl Shared {
         // Pairs with the fence in `wait_for_the_end`: either the caller sees zero, or this sees the flag.
         std::sync::atomic::fence(Ordering::SeqCst);
         if self.caller_parked.load(Ordering::SeqCst) {
-            if let Some(thread) = &*self.caller.lock().unwrap_or_else(PoisonError::into_inner) {
-                thread.unpark();
-            }
+            // Locked, so that the caller is either before its look at `pending` or asleep already.
+            drop(self.caller.lock().unwrap_or_else(PoisonError::into_inner));
+            self.finished.notify_one();
         }
     }
 
@@ -221,12 +224,13 @@ impl Shared {
         if spin_until(self.spin, || self.pending.0.load(Ordering::Acquire) == 0) {
             return;
         }
-        *self.caller.lock().unwrap_or_else(PoisonError::into_inner) = Some(std::thread::current());
+        let mut asleep = self.caller.lock().unwrap_or_else(PoisonError::into_inner);
         self.caller_parked.store(true, Ordering::SeqCst);
         std::sync::atomic::fence(Ordering::SeqCst);
         while self.pending.0.load(Ordering::Acquire) != 0 {
-            std::thread::park();
+            asleep = self.finished.wait(asleep).unwrap_or_else(PoisonError::into_inner);
         }
+        drop(asleep);
         self.caller_parked.store(false, Ordering::SeqCst);
     }
 }

@@ -5,7 +5,7 @@
 struct counting {
     long calls, fail_at; /* the call with number fail_at (from 0) gets NULL; -1: none */
     size_t held, blocks;
-    int wrong;
+    int wrong, misaligned;
 };
 
 /* malloc with a header that remembers where the block began and how large it is. */
@@ -20,6 +20,11 @@ static void *allocate(void *user_data, size_t size, size_t alignment)
     counting->wrong += alignment == 0 || (alignment & (alignment - 1)) != 0 || size == 0;
     if (counting->calls++ == counting->fail_at) {
         return NULL;
+    }
+    if (counting->misaligned) {
+        static char block[64];
+        counting->held++;
+        return block + (33 - (size_t)(uintptr_t)block % 32); /* one byte too far */
     }
     char *start = (char *)malloc(size + alignment + sizeof(struct header));
     if (!start) {
@@ -39,6 +44,10 @@ static void release(void *user_data, void *memory, size_t size, size_t alignment
 {
     struct counting *counting = (struct counting *)user_data;
     struct header header;
+    if (counting->misaligned) {
+        counting->held--;
+        return;
+    }
     memcpy(&header, (char *)memory - sizeof header, sizeof header);
     counting->wrong += header.size != size || header.alignment != alignment;
     counting->held -= size;
@@ -129,7 +138,7 @@ static mantle_status work(mantle_runtime *runtime, const struct tiny_model *file
 int main(void)
 {
     static float expected[TINY_VOCABULARY], logits[TINY_VOCABULARY];
-    struct counting counting = {0, -1, 0, 0, 0};
+    struct counting counting = {0, -1, 0, 0, 0, 0};
     struct tiny_model file = tiny_make(NULL);
     mantle_runtime *runtime = new_runtime(&counting);
     mantle_memory memory;
@@ -155,6 +164,13 @@ int main(void)
     CHECK(memcmp(logits, expected, sizeof logits) == 0);
     SUCCEEDS(mantle_runtime_memory(runtime, &memory, error));
     CHECK(memory.total == 0);
+
+    /* An allocator that does not align is told so, and gets its block back. */
+    mantle_arena *arena = NULL;
+    counting.misaligned = 1;
+    GIVES(MANTLE_ERROR_INVALID_ARGUMENT, "aligned", mantle_arena_new(runtime, 32, &arena, error));
+    counting.misaligned = 0;
+    CHECK(arena == NULL);
     mantle_runtime_free(runtime);
     CHECK(counting.held == 0 && counting.wrong == 0);
 

@@ -1,11 +1,15 @@
 /*
  * After the first call, a forward pass takes no memory: neither from the runtime's allocator nor from malloc, on any
- * thread. The C library's functions are replaced here and counted. Under a sanitizer, which replaces them
- * itself, only the runtime's allocator is watched.
+ * thread, whether threads spin or sleep, and also when a new thread takes the session over. The C library's
+ * functions are replaced here and counted. Under a sanitizer, which replaces them itself, only the runtime's
+ * allocator is watched.
  */
 #define _GNU_SOURCE
 #include "check.h"
 #include "tiny_model.h"
+
+#include <pthread.h>
+#include <time.h>
 
 #if defined(__SANITIZE_ADDRESS__) || !defined(__GLIBC__)
 #define WATCHES_MALLOC 0
@@ -74,49 +78,67 @@ static void step(mantle_session *session, const mantle_token *ids, size_t count,
         status = mantle_logits(session, 1, &found, &size, NULL);
     }
     if (status == MANTLE_OK) {
-        status = mantle_sequence_truncate(session, 0, 3, NULL);
+        status = mantle_sequence_truncate(session, 0, 0, NULL);
     }
     CHECK(status == MANTLE_OK);
 }
 
-int main(void)
+/* Forward passes of many sizes, watched from the first one on. */
+static void *steps(void *argument)
 {
-    struct tiny_model file = tiny_make(NULL);
-    mantle_runtime_options options;
-    mantle_session_options session_options;
-    mantle_runtime *runtime = NULL;
-    mantle_model *model = NULL;
-    mantle_session *session = NULL;
-    mantle_memory before, after;
+    mantle_session *session = (mantle_session *)argument;
     mantle_token ids[41];
-    before.struct_size = after.struct_size = sizeof before;
     for (int i = 0; i < 41; i++) {
         ids[i] = i + 1;
     }
-    SUCCEEDS(mantle_runtime_options_init(&options, sizeof options, error));
-    options.threads = 2;
-    SUCCEEDS(mantle_runtime_new(&options, &runtime, error));
-    SUCCEEDS(mantle_model_open_memory(runtime, file.data, file.size, NULL, &model, error));
-    SUCCEEDS(mantle_session_options_init(&session_options, sizeof session_options, error));
-    session_options.max_sequences = 2;
-    session_options.max_logits = 64;
-    SUCCEEDS(mantle_session_new(model, &session_options, NULL, &session, error));
-
-    step(session, ids, 10, MANTLE_LOGITS_LAST);
-    SUCCEEDS(mantle_runtime_memory(runtime, &before, error));
     watching = 1;
     for (size_t count = 1; count <= 40; count += 3) {
         step(session, ids, count, MANTLE_LOGITS_LAST);
         step(session, ids, count, MANTLE_LOGITS_NONE);
         step(session, ids, count, MANTLE_LOGITS_ALL);
     }
+    CHECK(mantle_sequence_truncate(session, 0, 0, NULL) == MANTLE_OK);
+    CHECK(mantle_sequence_truncate(session, 1, 0, NULL) == MANTLE_OK);
     watching = 0;
+    return NULL;
+}
+
+static void test_steps(uint32_t spin_microseconds, const struct tiny_model *file)
+{
+    mantle_runtime_options options;
+    mantle_session_options session_options;
+    mantle_runtime *runtime = NULL;
+    mantle_model *model = NULL;
+    mantle_session *session = NULL;
+    mantle_memory before, after;
+    pthread_t thread;
+    const mantle_token ids[11] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11};
+    before.struct_size = after.struct_size = sizeof before;
+    SUCCEEDS(mantle_runtime_options_init(&options, sizeof options, error));
+    options.threads = 2;
+    options.spin_microseconds = spin_microseconds;
+    SUCCEEDS(mantle_runtime_new(&options, &runtime, error));
+    SUCCEEDS(mantle_model_open_memory(runtime, file->data, file->size, NULL, &model, error));
+    SUCCEEDS(mantle_session_options_init(&session_options, sizeof session_options, error));
+    session_options.max_sequences = 2;
+    session_options.max_logits = 64;
+    SUCCEEDS(mantle_session_new(model, &session_options, NULL, &session, error));
+
+    /* The first call; and time for the runtime's thread to start, which takes memory for its own. */
+    const struct timespec start = {0, 300000000};
+    step(session, ids, 10, MANTLE_LOGITS_LAST);
+    nanosleep(&start, NULL);
+    SUCCEEDS(mantle_runtime_memory(runtime, &before, error));
+    steps(session);
+    REQUIRE(pthread_create(&thread, NULL, steps, session) == 0);
+    REQUIRE(pthread_join(thread, NULL) == 0);
     SUCCEEDS(mantle_runtime_memory(runtime, &after, error));
     CHECK(after.total == before.total && after.peak == before.peak);
     if (taken) {
         printf("%d allocations in forward passes after the first\n", taken);
     }
     CHECK(taken == 0);
+    taken = 0;
 
 #if WATCHES_MALLOC
     /* The watch itself works: making a session takes memory. */
@@ -125,11 +147,19 @@ int main(void)
     SUCCEEDS(mantle_session_new(model, NULL, NULL, &second, error));
     watching = 0;
     CHECK(taken > 0);
+    taken = 0;
     mantle_session_free(second);
 #endif
     mantle_session_free(session);
     mantle_model_free(model);
     mantle_runtime_free(runtime);
+}
+
+int main(void)
+{
+    struct tiny_model file = tiny_make(NULL);
+    test_steps(0, &file);
+    test_steps(200, &file);
     tiny_free(&file);
     return check_result();
 }
