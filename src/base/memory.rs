@@ -140,7 +140,7 @@ macro_rules! plain {
         unsafe impl Plain for $t {}
     )* };
 }
-plain!(u8, i8, u16, i16, u32, i32, u64, i64, f32, f64);
+plain!(u8, i8, u16, i16, u32, i32, u64, i64, f32, f64, [u32; 4]);
 
 /// An owned block of aligned bytes.
 pub struct Buffer {

@@ -16,7 +16,7 @@
 //! segments are spread over threads. (Milakov and Gimelshein 2018; Dao 2022 for the tiling.)
 
 use super::math;
-use super::matmul::{FloatRows, dispatch_tile, float_tile, float_tile_onto};
+use super::matmul::{FloatRows, float_tile, float_tile_onto, for_each_tile, tile_tokens};
 use super::simd::{LANES, Simd};
 
 /// Keys of a segment.
@@ -112,9 +112,6 @@ impl AttentionArgs {
     }
 }
 
-/// The most rows that a tile has on any instruction set.
-const MAX_TILE: usize = 6;
-
 /// The parts of the scratch memory.
 struct Scratch {
     /// `[row][head_dim]`, scaled.
@@ -192,32 +189,21 @@ unsafe fn score<S: Simd, K: FloatRows>(
     let panels = count.div_ceil(LANES);
     // SAFETY: as the caller promises; a segment starts with a panel.
     unsafe {
-        for panel in (0..panels).step_by(2) {
+        for_each_tile!(S, panels, rows, |panel, row, P, T| {
             let keys = args.keys.add((from / LANES + panel) * panel_bytes);
-            for row in (0..rows).step_by(S::TILE_TOKENS) {
-                dispatch_tile!(2.min(panels - panel), S::TILE_TOKENS.min(rows - row), |P, T| {
-                    if T <= S::TILE_TOKENS {
-                        let queries = scratch.queries.add(row * args.head_dim);
-                        let sum = float_tile::<S, K, P, T>(
-                            queries,
-                            args.head_dim,
-                            keys,
-                            LANES * K::BYTES,
-                            panel_bytes,
-                            args.head_dim,
-                        );
-                        for t in 0..T {
-                            for p in 0..P {
-                                S::store(
-                                    scratch.scores.add((row + t) * SEGMENT + (panel + p) * LANES),
-                                    sum[t][p],
-                                );
-                            }
-                        }
-                    }
-                });
+            let queries = scratch.queries.add(row * args.head_dim);
+            let step = LANES * K::BYTES;
+            let sum =
+                float_tile::<S, K, P, T>(queries, args.head_dim, keys, step, panel_bytes, args.head_dim);
+            for t in 0..T {
+                for p in 0..P {
+                    S::store(
+                        scratch.scores.add((row + t) * SEGMENT + (panel + p) * LANES),
+                        sum[t][p],
+                    );
+                }
             }
-        }
+        });
     }
 }
 
@@ -275,45 +261,38 @@ unsafe fn gather<S: Simd, V: FloatRows>(
     let vectors = dim / LANES;
     // SAFETY: as the caller promises; a row sees keys below `count` only.
     unsafe {
-        for row in (0..rows).step_by(S::TILE_TOKENS) {
-            let tile = S::TILE_TOKENS.min(rows - row);
-            let mut seen = [(0, 0); MAX_TILE];
-            for (t, seen) in seen.iter_mut().enumerate().take(tile) {
+        for_each_tile!(S, vectors, rows, |vector, row, P, T| {
+            let mut seen = [(0, 0); T];
+            for (t, seen) in seen.iter_mut().enumerate() {
                 *seen = args.seen(row + t, from, count);
             }
             // Both ends grow with the position: the last row starts last, the first one ends first.
-            let (start, end) = match (seen[tile - 1].0, seen[0].1) {
+            let (start, end) = match (seen[T - 1].0, seen[0].1) {
                 (start, end) if start < end => (start, end),
                 _ => (count, count),
             };
             let weights = scratch.scores.add(row * SEGMENT);
-            for vector in (0..vectors).step_by(2) {
-                let values = args.values.add((from * dim + vector * LANES) * V::BYTES);
-                dispatch_tile!(2.min(vectors - vector), tile, |P, T| {
-                    if T <= S::TILE_TOKENS {
-                        let mut sum = [[S::splat(0.0); P]; T];
-                        for t in 0..T {
-                            let part = seen[t].0..start.min(seen[t].1);
-                            weigh_values::<S, V, P>(&mut sum[t], weights.add(t * SEGMENT), values, dim, part);
-                        }
-                        let sum = &mut float_tile_onto::<S, V, P, T>(
-                            sum,
-                            weights.add(start),
-                            SEGMENT,
-                            values.add(start * dim * V::BYTES),
-                            dim * V::BYTES,
-                            LANES * V::BYTES,
-                            end - start,
-                        );
-                        for t in 0..T {
-                            let part = end..seen[t].1;
-                            weigh_values::<S, V, P>(&mut sum[t], weights.add(t * SEGMENT), values, dim, part);
-                            merge::<S, P>(&sum[t], scratch, row + t, dim, vector);
-                        }
-                    }
-                });
+            let values = args.values.add((from * dim + vector * LANES) * V::BYTES);
+            let mut sum = [[S::splat(0.0); P]; T];
+            for t in 0..T {
+                let part = seen[t].0..start.min(seen[t].1);
+                weigh_values::<S, V, P>(&mut sum[t], weights.add(t * SEGMENT), values, dim, part);
             }
-        }
+            let sum = &mut float_tile_onto::<S, V, P, T>(
+                sum,
+                weights.add(start),
+                SEGMENT,
+                values.add(start * dim * V::BYTES),
+                dim * V::BYTES,
+                LANES * V::BYTES,
+                end - start,
+            );
+            for t in 0..T {
+                let part = end..seen[t].1;
+                weigh_values::<S, V, P>(&mut sum[t], weights.add(t * SEGMENT), values, dim, part);
+                merge::<S, P>(&sum[t], scratch, row + t, dim, vector);
+            }
+        });
     }
 }
 

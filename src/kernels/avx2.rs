@@ -101,6 +101,16 @@ unsafe fn dot2_bf16_8(sum: __m256, w: __m256i, x: __m256i) -> __m256 {
     }
 }
 
+/// The largest of each four lanes, in all four.
+#[inline(always)]
+unsafe fn group_max_8(a: __m256i) -> __m256i {
+    // SAFETY: register operations only.
+    unsafe {
+        let pairs = _mm256_max_epi32(a, _mm256_shuffle_epi32::<0b10_11_00_01>(a));
+        _mm256_max_epi32(pairs, _mm256_shuffle_epi32::<0b01_00_11_10>(pairs))
+    }
+}
+
 // SAFETY of the whole block: the caller promises that the CPU has the instructions and that pointers are valid.
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl<const VNNI: bool> Simd for Avx2<VNNI> {
@@ -284,6 +294,17 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     #[inline(always)]
     unsafe fn shift_right<const N: i32>(a: I) -> I {
         unsafe { [_mm256_srli_epi32::<N>(a[0]), _mm256_srli_epi32::<N>(a[1])] }
+    }
+    #[inline(always)]
+    unsafe fn shift_right_by(a: I, count: u32) -> I {
+        unsafe {
+            let count = _mm_cvtsi32_si128(count as i32);
+            [_mm256_srl_epi32(a[0], count), _mm256_srl_epi32(a[1], count)]
+        }
+    }
+    #[inline(always)]
+    unsafe fn group_max(a: I) -> I {
+        unsafe { [group_max_8(a[0]), group_max_8(a[1])] }
     }
     #[inline(always)]
     unsafe fn shift_right_signed<const N: i32>(a: I) -> I {

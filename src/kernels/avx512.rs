@@ -191,6 +191,17 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         unsafe { _mm512_srl_epi32(a, _mm_cvtsi32_si128(N)) }
     }
     #[inline(always)]
+    unsafe fn shift_right_by(a: __m512i, count: u32) -> __m512i {
+        unsafe { _mm512_srl_epi32(a, _mm_cvtsi32_si128(count as i32)) }
+    }
+    #[inline(always)]
+    unsafe fn group_max(a: __m512i) -> __m512i {
+        unsafe {
+            let pairs = _mm512_max_epi32(a, _mm512_shuffle_epi32::<0b10_11_00_01>(a));
+            _mm512_max_epi32(pairs, _mm512_shuffle_epi32::<0b01_00_11_10>(pairs))
+        }
+    }
+    #[inline(always)]
     unsafe fn shift_right_signed<const N: i32>(a: __m512i) -> __m512i {
         unsafe { _mm512_sra_epi32(a, _mm_cvtsi32_si128(N)) }
     }

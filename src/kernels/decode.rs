@@ -22,6 +22,12 @@ pub trait Codes: 'static {
     /// # Safety
     /// `codes` points at the block's codes; the CPU has the instructions of `S`.
     unsafe fn pair<S: Simd, const STEP: usize>(codes: *const u8) -> [S::I; 2];
+
+    /// Codes of one of the 8 input groups of a block. The group is data, so there is no branch on it.
+    ///
+    /// # Safety
+    /// As [`Codes::pair`].
+    unsafe fn group<S: Simd>(codes: *const u8, group: usize) -> S::I;
 }
 
 /// Records of scales.
@@ -148,6 +154,53 @@ unsafe fn with_one_bit<S: Simd>(low: [S::I; 2], plane: *const u8, step: usize, t
     }
 }
 
+/// The nibbles of group `group`.
+///
+/// # Safety
+/// 256 bytes can be read; the CPU has the instructions of `S`.
+#[inline(always)]
+unsafe fn nibbles_of<S: Simd>(codes: *const u8, group: usize) -> S::I {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let both = S::int_load(codes.add(64 * (group % 4)));
+        S::int_and(
+            S::shift_right_by(both, (group / 4 * 4) as u32),
+            S::int_splat(0x0f0f_0f0f),
+        )
+    }
+}
+
+/// The 2-bit codes of group `group`, laid out as for [`crumbs`].
+///
+/// # Safety
+/// 128 bytes can be read; the CPU has the instructions of `S`.
+#[inline(always)]
+unsafe fn crumbs_of<S: Simd>(codes: *const u8, group: usize) -> S::I {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let plane = S::int_load(codes.add(64 * (group / 4)));
+        S::int_and(
+            S::shift_right_by(plane, (group % 4 * 2) as u32),
+            S::int_splat(0x0303_0303),
+        )
+    }
+}
+
+/// The single bits of group `group`.
+///
+/// # Safety
+/// 64 bytes can be read; the CPU has the instructions of `S`.
+#[inline(always)]
+unsafe fn bits_of<S: Simd>(plane: *const u8, group: usize) -> S::I {
+    // SAFETY: as the caller promises.
+    unsafe {
+        S::int_and(
+            S::shift_right_by(S::int_load(plane), group as u32),
+            S::int_splat(0x0101_0101),
+        )
+    }
+}
+
 /// 8-bit codes.
 pub struct Bytes;
 // The functions' safety is the trait's, here and below.
@@ -165,6 +218,10 @@ impl Codes for Bytes {
             ]
         }
     }
+    #[inline(always)]
+    unsafe fn group<S: Simd>(codes: *const u8, group: usize) -> S::I {
+        unsafe { S::int_load(codes.add(64 * group)) }
+    }
 }
 
 /// 4-bit codes.
@@ -178,6 +235,10 @@ impl<const OFFSET: u8> Codes for Nibbles<OFFSET> {
     unsafe fn pair<S: Simd, const STEP: usize>(codes: *const u8) -> [S::I; 2] {
         unsafe { nibbles::<S>(codes, STEP) }
     }
+    #[inline(always)]
+    unsafe fn group<S: Simd>(codes: *const u8, group: usize) -> S::I {
+        unsafe { nibbles_of::<S>(codes, group) }
+    }
 }
 
 /// 5-bit codes: nibbles, and a plane of the highest bits.
@@ -190,6 +251,13 @@ impl<const OFFSET: u8> Codes for FiveBits<OFFSET> {
     #[inline(always)]
     unsafe fn pair<S: Simd, const STEP: usize>(codes: *const u8) -> [S::I; 2] {
         unsafe { with_one_bit::<S>(nibbles::<S>(codes, STEP), codes.add(BLOCK * PANEL / 2), STEP, 4) }
+    }
+    #[inline(always)]
+    unsafe fn group<S: Simd>(codes: *const u8, group: usize) -> S::I {
+        unsafe {
+            let high = bits_of::<S>(codes.add(BLOCK * PANEL / 2), group);
+            S::int_or(nibbles_of::<S>(codes, group), S::shift_left::<4>(high))
+        }
     }
 }
 
@@ -211,6 +279,13 @@ impl<const OFFSET: u8> Codes for SixBits<OFFSET> {
             ]
         }
     }
+    #[inline(always)]
+    unsafe fn group<S: Simd>(codes: *const u8, group: usize) -> S::I {
+        unsafe {
+            let high = crumbs_of::<S>(codes.add(BLOCK * PANEL / 2), group);
+            S::int_or(nibbles_of::<S>(codes, group), S::shift_left::<4>(high))
+        }
+    }
 }
 
 /// 2-bit codes.
@@ -224,6 +299,10 @@ impl<const OFFSET: u8> Codes for Crumbs<OFFSET> {
     unsafe fn pair<S: Simd, const STEP: usize>(codes: *const u8) -> [S::I; 2] {
         unsafe { crumbs::<S>(codes, STEP) }
     }
+    #[inline(always)]
+    unsafe fn group<S: Simd>(codes: *const u8, group: usize) -> S::I {
+        unsafe { crumbs_of::<S>(codes, group) }
+    }
 }
 
 /// 3-bit codes: 2-bit ones, and a plane of the highest bits.
@@ -236,6 +315,13 @@ impl<const OFFSET: u8> Codes for ThreeBits<OFFSET> {
     #[inline(always)]
     unsafe fn pair<S: Simd, const STEP: usize>(codes: *const u8) -> [S::I; 2] {
         unsafe { with_one_bit::<S>(crumbs::<S>(codes, STEP), codes.add(BLOCK * PANEL / 4), STEP, 2) }
+    }
+    #[inline(always)]
+    unsafe fn group<S: Simd>(codes: *const u8, group: usize) -> S::I {
+        unsafe {
+            let high = bits_of::<S>(codes.add(BLOCK * PANEL / 4), group);
+            S::int_or(crumbs_of::<S>(codes, group), S::shift_left::<2>(high))
+        }
     }
 }
 
@@ -255,6 +341,10 @@ impl<B: Book> Codes for Named<B> {
                 S::lookup16(&B::UNSIGNED, names[1]),
             ]
         }
+    }
+    #[inline(always)]
+    unsafe fn group<S: Simd>(codes: *const u8, group: usize) -> S::I {
+        unsafe { S::lookup16(&B::UNSIGNED, nibbles_of::<S>(codes, group)) }
     }
 }
 

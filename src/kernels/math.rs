@@ -1,6 +1,7 @@
 //! Element-wise functions, norms and the quantization of activations.
 
 use super::simd::{LANES, Simd};
+use crate::quant::activations::{SUPER_BLOCK, Spike};
 use crate::quant::packed::BLOCK;
 
 /// e^x. Relative error at most 2e-7; 0 below -103.97, infinity above 88.73, NaN for NaN.
@@ -144,13 +145,16 @@ unsafe fn load_padded<S: Simd>(x: *const f32, at: usize, length: usize) -> S::F 
 const TINY: i32 = 0x0400_0000; // 1.5e-36
 
 /// Quantizes one row of activations, block of 32 after block: `scale = absmax / 127`, codes rounded to nearest
-/// even, `biases = -128 * sum of codes` of the block and of its first 16 inputs, `sum = scale * sum of codes`. The last block is padded with zeros.
+/// even, `biases = -128 * sum of codes` of the block and of its first 16 inputs, `sum = scale * sum of codes`. The last
+/// block is padded with zeros. In every super-block of 256 inputs, the group of four that would coarsen its block the
+/// most is taken out (its codes there are zero) and gets codes and a scale of its own: a [`Spike`].
 ///
 /// A block whose absmax is below 1.5e-36 counts as zero. A block with a NaN or an infinity gets the
 /// scale NaN, so that every output made from it is NaN.
 ///
 /// # Safety
-/// `length` values can be read at `x`; `codes` takes whole blocks, `biases` two values a block, the others one; the CPU has the instructions of `S`.
+/// `length` values can be read at `x`; `codes` takes whole blocks, `biases` two values a block, `scales` and `sums` one,
+/// `spikes` one a super-block; the CPU has the instructions of `S`.
 #[inline(always)]
 pub unsafe fn quantize_row<S: Simd>(
     x: *const f32,
@@ -159,46 +163,166 @@ pub unsafe fn quantize_row<S: Simd>(
     scales: *mut f32,
     biases: *mut i32,
     sums: *mut f32,
+    spikes: *mut Spike,
 ) {
     // SAFETY: as the caller promises.
     unsafe {
-        let magnitude = S::int_splat(0x7fff_ffff);
-        for block in 0..length.div_ceil(BLOCK) {
-            let from = block * BLOCK;
-            let a = load_padded::<S>(x, from, length);
-            let b = load_padded::<S>(x, from + LANES, length);
-            // As integers, magnitudes are ordered like the floats, and NaN lies above infinity: one rule for every CPU.
-            let (a_bits, b_bits) = (
-                S::int_and(S::bits(a), magnitude),
-                S::int_and(S::bits(b), magnitude),
-            );
-            let largest = S::int_reduce_max(S::int_max(a_bits, b_bits));
-            let (scale, inverse) = if largest >= 0x7f80_0000 {
-                (f32::from_bits(0x7fc0_0000), 0.0)
-            } else if largest < TINY {
-                (0.0, 0.0)
-            } else {
-                let largest = f32::from_bits(largest as u32);
-                (largest / 127.0, 127.0 / largest)
-            };
-            let to = codes.add(from);
-            let (sum, first) = if inverse == 0.0 {
-                S::store_bytes(to, S::int_splat(0));
-                S::store_bytes(to.add(LANES), S::int_splat(0));
-                (0, 0)
-            } else {
-                let factor = S::splat(inverse);
-                let (a, b) = (S::to_int(S::mul(a, factor)), S::to_int(S::mul(b, factor)));
-                S::store_bytes(to, a);
-                S::store_bytes(to.add(LANES), b);
-                (S::int_reduce_add(S::int_add(a, b)), S::int_reduce_add(a))
-            };
-            *scales.add(block) = scale;
-            *biases.add(2 * block) = -128 * sum;
-            *biases.add(2 * block + 1) = -128 * first;
-            *sums.add(block) = scale * sum as f32;
+        for first in (0..length).step_by(SUPER_BLOCK) {
+            let end = (first + SUPER_BLOCK).min(length);
+            let spike = find_spike::<S>(x, first, end);
+            for from in (first..end).step_by(BLOCK) {
+                let mut a = load_padded::<S>(x, from, length);
+                let mut b = load_padded::<S>(x, from + LANES, length);
+                if from == spike.block {
+                    let mut values = [0f32; BLOCK];
+                    S::store(values.as_mut_ptr(), a);
+                    S::store(values.as_mut_ptr().add(LANES), b);
+                    let group = 4 * spike.group;
+                    let taken = [
+                        values[group],
+                        values[group + 1],
+                        values[group + 2],
+                        values[group + 3],
+                    ];
+                    *spikes.add(first / SUPER_BLOCK) = spike.quantized(taken);
+                    if spike.largest >= TINY {
+                        values[group..group + 4].fill(0.0);
+                        a = S::load(values.as_ptr());
+                        b = S::load(values.as_ptr().add(LANES));
+                    }
+                }
+                let block = from / BLOCK;
+                let (scale, sum, first_half) = quantize_block::<S>(a, b, codes.add(from));
+                *scales.add(block) = scale;
+                *biases.add(2 * block) = -128 * sum;
+                *biases.add(2 * block + 1) = -128 * first_half;
+                *sums.add(block) = scale * sum as f32;
+            }
         }
     }
+}
+
+/// One block: codes to `to`; returns the scale, the sum of the codes, and that of the first 16.
+#[inline(always)]
+unsafe fn quantize_block<S: Simd>(a: S::F, b: S::F, to: *mut i8) -> (f32, i32, i32) {
+    // SAFETY: as the caller of `quantize_row` promises.
+    unsafe {
+        let largest = S::int_reduce_max(S::int_max(magnitude::<S>(a), magnitude::<S>(b)));
+        let (scale, inverse) = scale_of(largest);
+        if inverse == 0.0 {
+            S::store_bytes(to, S::int_splat(0));
+            S::store_bytes(to.add(LANES), S::int_splat(0));
+            return (scale, 0, 0);
+        }
+        let factor = S::splat(inverse);
+        let (a, b) = (S::to_int(S::mul(a, factor)), S::to_int(S::mul(b, factor)));
+        S::store_bytes(to, a);
+        S::store_bytes(to.add(LANES), b);
+        (scale, S::int_reduce_add(S::int_add(a, b)), S::int_reduce_add(a))
+    }
+}
+
+/// |x| as bits. As integers, magnitudes are ordered like the floats, and NaN lies above infinity: one rule for every CPU.
+#[inline(always)]
+unsafe fn magnitude<S: Simd>(x: S::F) -> S::I {
+    // SAFETY: register operations only.
+    unsafe { S::int_and(S::bits(x), S::int_splat(0x7fff_ffff)) }
+}
+
+/// Scale and inverse for values up to a magnitude (as bits).
+#[inline(always)]
+fn scale_of(largest: i32) -> (f32, f32) {
+    if largest >= NOT_FINITE {
+        (f32::from_bits(0x7fc0_0000), 0.0)
+    } else if largest < TINY {
+        (0.0, 0.0)
+    } else {
+        let largest = f32::from_bits(largest as u32);
+        (largest / 127.0, 127.0 / largest)
+    }
+}
+
+/// Bits of infinity; a NaN's are larger.
+const NOT_FINITE: i32 = 0x7f80_0000;
+
+/// The group of a super-block that is worth a scale of its own.
+struct Peak {
+    /// First input of its block.
+    block: usize,
+    /// Which four inputs of the block.
+    group: usize,
+    /// Largest magnitude of the group, as bits.
+    largest: i32,
+    /// How much the square of the block's absmax falls without the group: the error grows with it.
+    gain: f32,
+}
+
+impl Peak {
+    /// The four values with codes and a scale of their own; zero when they are too small or not finite.
+    #[inline(always)]
+    fn quantized(&self, values: [f32; 4]) -> Spike {
+        let place = (self.block % SUPER_BLOCK / BLOCK * 8 + self.group) as u32;
+        let (scale, inverse) = scale_of(self.largest);
+        if inverse == 0.0 {
+            return [place, 0, 0, 0];
+        }
+        let mut codes = [0u8; 4];
+        let mut sum = 0;
+        for (code, value) in codes.iter_mut().zip(values) {
+            let rounded = (value * inverse).round_ties_even() as i32;
+            sum += rounded;
+            *code = rounded as u8;
+        }
+        [
+            place,
+            u32::from_le_bytes(codes),
+            scale.to_bits(),
+            (-128 * sum) as u32,
+        ]
+    }
+}
+
+/// The group of the inputs `first..end` that stands out most from its block. Blocks that are not finite have none.
+#[inline(always)]
+unsafe fn find_spike<S: Simd>(x: *const f32, first: usize, end: usize) -> Peak {
+    let mut best = Peak {
+        block: first,
+        group: 0,
+        largest: 0,
+        gain: 0.0,
+    };
+    for block in (first..end).step_by(BLOCK) {
+        let mut groups = [0i32; BLOCK];
+        // SAFETY: reads below `end` only; the array holds both vectors.
+        unsafe {
+            let a = magnitude::<S>(load_padded::<S>(x, block, end));
+            let b = magnitude::<S>(load_padded::<S>(x, block + LANES, end));
+            S::int_store(groups.as_mut_ptr().cast(), S::group_max(a));
+            S::int_store(groups.as_mut_ptr().add(LANES).cast(), S::group_max(b));
+        }
+        let (mut largest, mut rest, mut group) = (-1, 0, 0);
+        for k in 0..8 {
+            let value = groups[4 * k];
+            if value > largest {
+                rest = largest.max(0);
+                (largest, group) = (value, k);
+            } else if value > rest {
+                rest = value;
+            }
+        }
+        let (high, low) = (f32::from_bits(largest as u32), f32::from_bits(rest as u32));
+        let gain = high * high - low * low;
+        // An infinite or absent gain means that a square left the range; such a block keeps its group.
+        if largest < NOT_FINITE && gain > best.gain && gain < f32::INFINITY {
+            best = Peak {
+                block,
+                group,
+                largest,
+                gain,
+            };
+        }
+    }
+    best
 }
 
 /// Rounds one row of activations to bf16 (nearest even, NaN stays NaN), padded with zeros to whole blocks.

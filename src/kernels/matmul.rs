@@ -6,6 +6,7 @@
 //!         dot[token][row]  = sum of code * activation     exact, in i32
 //!         acc[token][row]  = fma(f32(dot) * weight scale, activation scale, acc)
 //!         acc[token][row]  = fma(minimum, activation scale * activation sum, acc)   where the type has minima
+//!     behind each super-block of 256 inputs, the same for its spike: a group of four inputs with a scale of its own
 //!     for a type with two scales a block, the dot products of the halves first meet:
 //!         sum[token][row]  = fma(f32(dot of half 1), its scale, f32(dot of half 0) * its scale)
 //!         acc[token][row]  = fma(sum, activation scale, acc)
@@ -18,43 +19,52 @@
 
 use super::decode::{Codes, Scales, Weights};
 use super::simd::{LANES, Simd};
-use crate::quant::activations::BIASES;
+use crate::quant::activations::{BIASES, SUPER_BLOCK, Spike, super_blocks};
 use crate::quant::packed::{BLOCK, PANEL};
 
-/// Calls the instance of a tile for the given numbers of panels and tokens.
-macro_rules! dispatch_tile {
-    ($panels:expr, $tokens:expr, |$P:ident, $T:ident| $call:expr) => {
-        dispatch_tile!(@each $panels, $tokens, $P, $T, $call,
-            (2, 1) (2, 2) (2, 3) (2, 4) (2, 5) (2, 6) (1, 1) (1, 2) (1, 3) (1, 4) (1, 5) (1, 6))
-    };
-    (@each $panels:expr, $tokens:expr, $P:ident, $T:ident, $call:expr, $(($p:literal, $t:literal))*) => {
-        match ($panels, $tokens) {
-            $(($p, $t) => { const $P: usize = $p; const $T: usize = $t; $call })*
-            _ => {}
-        }
-    };
-}
-
-/// Calls a tile for every pair of panels and every few tokens. Not a function that takes a closure: a closure is
-/// compiled without the instructions of the kernel around it, and every intrinsic in it becomes a call.
+/// Calls a tile for all of `panels` x `tokens`, a few of each at a time. Not a function that takes a closure: a closure is
+/// compiled without the instructions of the kernel around it, and every intrinsic in it becomes a call. Each size of a
+/// tile is compiled for each type and instruction set, so there are only these few.
 macro_rules! for_each_tile {
-    ($args:ident, $S:ident, |$panel:ident, $token:ident, $P:ident, $T:ident| $call:expr) => {
-        for $panel in (0..$args.panel_count).step_by($S::TILE_PANELS) {
+    ($S:ident, $panels:expr, $tokens:expr, |$panel:ident, $token:ident, $P:ident, $T:ident| $call:expr) => {
+        for_each_tile!(@sizes $S, $panels, $tokens, $panel, $token, $P, $T, $call,
+            (2, 6) (2, 4) (2, 2) (2, 1) (1, 4) (1, 2) (1, 1))
+    };
+    (@sizes $S:ident, $panels:expr, $tokens:expr, $panel:ident, $token:ident, $P:ident, $T:ident, $call:expr,
+        $(($p:literal, $t:literal))*) => {
+        for $panel in (0..$panels).step_by($S::TILE_PANELS) {
+            let panels = $S::TILE_PANELS.min($panels - $panel);
             let mut $token = 0;
-            while $token < $args.tokens {
-                let tokens = $S::TILE_TOKENS.min($args.tokens - $token);
-                dispatch_tile!(
-                    $S::TILE_PANELS.min($args.panel_count - $panel),
-                    tokens,
-                    |$P, $T| $call
-                );
-                $token += tokens;
+            while $token < $tokens {
+                let count = tile_tokens(panels, $S::TILE_TOKENS.min($tokens - $token));
+                match (panels, count) {
+                    $(($p, $t) => {
+                        const $P: usize = $p;
+                        const $T: usize = $t;
+                        if $P <= $S::TILE_PANELS && $T <= $S::TILE_TOKENS {
+                            $call
+                        }
+                    })*
+                    _ => {}
+                }
+                $token += count;
             }
         }
     };
 }
 
-pub(super) use dispatch_tile;
+pub(super) use for_each_tile;
+
+/// The tokens of the next tile, when `left` are left.
+#[inline(always)]
+pub(super) fn tile_tokens(panels: usize, left: usize) -> usize {
+    match left {
+        6.. if panels == 2 => 6,
+        4.. => 4,
+        2.. => 2,
+        _ => 1,
+    }
+}
 
 /// What a matmul kernel reads and writes. The safe front is [`super::Kernels::matmul`].
 #[derive(Clone, Copy)]
@@ -81,6 +91,8 @@ pub struct MatmulArgs {
     pub biases: *const i32,
     /// Scale * sum of the codes `[token][block]`.
     pub sums: *const f32,
+    /// The group of inputs that stands apart, `[token][super-block]`.
+    pub spikes: *const Spike,
     /// Output of token 0, first row.
     pub output: *mut f32,
     /// Values from one token's output to the next.
@@ -130,6 +142,9 @@ impl MatmulArgs {
     }
 }
 
+/// Blocks of a super-block.
+const BLOCKS: usize = SUPER_BLOCK / BLOCK;
+
 /// Weights of codes times activations of codes.
 ///
 /// # Safety
@@ -138,9 +153,12 @@ impl MatmulArgs {
 pub unsafe fn matmul_codes<S: Simd, W: Weights>(args: &MatmulArgs) {
     // SAFETY: as the caller promises.
     unsafe {
-        for_each_tile!(args, S, |panel, token, P, T| code_tile::<S, W, P, T>(
-            args, panel, token
-        ));
+        for_each_tile!(
+            S,
+            args.panel_count,
+            args.tokens,
+            |panel, token, P, T| code_tile::<S, W, P, T>(args, panel, token)
+        );
     }
 }
 
@@ -154,9 +172,6 @@ unsafe fn code_tile<S: Simd, W: Weights, const P: usize, const T: usize>(
     panel: usize,
     token: usize,
 ) {
-    if P > S::TILE_PANELS || T > S::TILE_TOKENS {
-        return;
-    }
     // SAFETY: as the caller promises; `panel + P` panels and `token + T` tokens exist.
     unsafe {
         let tile = Tile {
@@ -220,6 +235,14 @@ unsafe fn code_tile<S: Simd, W: Weights, const P: usize, const T: usize>(
                     }
                 }
             }
+            if block % BLOCKS == BLOCKS - 1 || block + 1 == args.blocks {
+                for t in 0..T {
+                    let spike = &*args
+                        .spikes
+                        .add((token + t) * super_blocks(args.blocks) + block / BLOCKS);
+                    tile.add_spike::<S, W, P>(args, block / BLOCKS, spike, &mut acc[t]);
+                }
+            }
         }
         for t in 0..T {
             for p in 0..P {
@@ -273,6 +296,49 @@ impl Tile {
                     S::int_broadcast(biases.cast()),
                     S::int_broadcast(biases.add(1).cast()),
                 ),
+            }
+        }
+    }
+
+    /// Adds the products of one group of inputs that stands apart from its block.
+    ///
+    /// # Safety
+    /// See [`MatmulFn`].
+    #[inline(always)]
+    unsafe fn add_spike<S: Simd, W: Weights, const P: usize>(
+        &self,
+        args: &MatmulArgs,
+        super_block: usize,
+        spike: &Spike,
+        acc: &mut [S::F; P],
+    ) {
+        let [place, _, scale, bias] = *spike;
+        let (block, group) = (super_block * BLOCKS + place as usize / 8, place as usize % 8);
+        let half = if W::Scales::HALVES == 2 { group / 4 } else { 0 };
+        let x_scale = f32::from_bits(scale);
+        // SAFETY: as the caller promises; the place lies in the row.
+        unsafe {
+            let x = S::int_broadcast((&raw const spike[1]).cast());
+            let start = if W::Codes::OFFSET > 0 {
+                offset_bias::<S>(S::int_splat(bias as i32), W::Codes::OFFSET)
+            } else {
+                S::int_splat(0)
+            };
+            for p in 0..P {
+                let codes = self.codes.add(p * args.panel_bytes + block * W::Codes::BYTES);
+                let w = W::Codes::group::<S>(codes, group);
+                let dot = if W::Codes::SMALL {
+                    S::dot4_small(start, w, x)
+                } else {
+                    S::dot4(start, w, x)
+                };
+                let scale = W::Scales::scale::<S>(self.scales::<W>(args, p), block, half);
+                acc[p] = S::fma(S::mul(S::to_float(dot), scale), S::splat(x_scale), acc[p]);
+                if W::Scales::HAS_MINIMUM {
+                    let sum = x_scale * (bias as i32 as f32 * (-1.0 / 128.0));
+                    let minimum = W::Scales::minimum::<S>(self.scales::<W>(args, p), block, half);
+                    acc[p] = S::fma(minimum, S::splat(sum), acc[p]);
+                }
             }
         }
     }
@@ -429,9 +495,9 @@ pub unsafe fn float_tile_onto<S: Simd, B: FloatRows, const N: usize, const T: us
 pub unsafe fn matmul_floats<S: Simd, B: FloatRows>(args: &MatmulArgs) {
     // SAFETY: as the caller promises.
     unsafe {
-        for_each_tile!(args, S, |panel, token, P, T| float_panels::<S, B, P, T>(
-            args, panel, token
-        ));
+        for_each_tile!(S, args.panel_count, args.tokens, |panel, token, P, T| {
+            float_panels::<S, B, P, T>(args, panel, token)
+        });
     }
 }
 
@@ -441,9 +507,6 @@ unsafe fn float_panels<S: Simd, B: FloatRows, const P: usize, const T: usize>(
     panel: usize,
     token: usize,
 ) {
-    if P > S::TILE_PANELS || T > S::TILE_TOKENS {
-        return;
-    }
     // SAFETY: as the caller of the kernel promises; `panel + P` panels and `token + T` tokens exist.
     unsafe {
         let sum = float_tile::<S, B, P, T>(
@@ -470,9 +533,12 @@ unsafe fn float_panels<S: Simd, B: FloatRows, const P: usize, const T: usize>(
 pub unsafe fn matmul_bf16<S: Simd>(args: &MatmulArgs) {
     // SAFETY: as the caller promises.
     unsafe {
-        for_each_tile!(args, S, |panel, token, P, T| bf16_panels::<S, P, T>(
-            args, panel, token
-        ));
+        for_each_tile!(
+            S,
+            args.panel_count,
+            args.tokens,
+            |panel, token, P, T| bf16_panels::<S, P, T>(args, panel, token)
+        );
     }
 }
 
@@ -482,9 +548,6 @@ unsafe fn bf16_panels<S: Simd, const P: usize, const T: usize>(
     panel: usize,
     token: usize,
 ) {
-    if P > S::TILE_PANELS || T > S::TILE_TOKENS {
-        return;
-    }
     // SAFETY: as the caller of the kernel promises; `panel + P` panels and `token + T` tokens exist.
     unsafe {
         let weights = args.panels.add(panel * args.panel_bytes);

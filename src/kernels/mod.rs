@@ -20,7 +20,7 @@ pub use table::{Isa, Kernels};
 
 use crate::base::matrix::MatrixMut;
 use crate::format::dtype::DataType;
-use crate::quant::activations::{Activations, BIASES, Form, Part};
+use crate::quant::activations::{Activations, BIASES, Form, Part, super_blocks};
 use crate::quant::packed::{BLOCK, PANEL, PackedMatrix};
 use attention::AttentionArgs;
 use matmul::MatmulArgs;
@@ -95,6 +95,7 @@ impl Kernels {
             scales: x.scales.as_ptr(),
             biases: x.biases.as_ptr(),
             sums: x.sums.as_ptr(),
+            spikes: x.spikes.as_ptr(),
             output: output.start(),
             output_stride: output.stride(),
             row_bias: row_bias.map_or(std::ptr::null(), <[f32]>::as_ptr),
@@ -113,7 +114,9 @@ impl Kernels {
         match form {
             Form::Codes => {
                 let (scales, biases, sums) = (part.1.row(row), part.2.row(row), part.3.row(row));
+                let spikes = part.4.row(row);
                 assert!(scales.len() == blocks && biases.len() == BIASES * blocks && sums.len() == blocks);
+                assert!(spikes.len() == super_blocks(blocks));
                 // SAFETY: the lengths were checked; the table was chosen for this CPU.
                 unsafe {
                     (self.quantize_row)(
@@ -123,6 +126,7 @@ impl Kernels {
                         scales.as_mut_ptr(),
                         biases.as_mut_ptr(),
                         sums.as_mut_ptr(),
+                        spikes.as_mut_ptr(),
                     );
                 }
             }

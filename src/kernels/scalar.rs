@@ -192,6 +192,18 @@ impl Simd for Scalar {
         a.map(|lane| (lane as u32 >> N) as i32)
     }
     #[inline(always)]
+    unsafe fn shift_right_by(a: I, count: u32) -> I {
+        a.map(|lane| (lane as u32 >> count) as i32)
+    }
+    #[inline(always)]
+    unsafe fn group_max(a: I) -> I {
+        std::array::from_fn(|i| {
+            a[i / 4 * 4..i / 4 * 4 + 4]
+                .iter()
+                .fold(i32::MIN, |x, &y| x.max(y))
+        })
+    }
+    #[inline(always)]
     unsafe fn shift_right_signed<const N: i32>(a: I) -> I {
         a.map(|lane| lane >> N)
     }

@@ -61,6 +61,10 @@ pub trait Simd: Copy + 'static {
     unsafe fn shift_left<const N: i32>(a: Self::I) -> Self::I;
     /// Logical, per 32-bit lane.
     unsafe fn shift_right<const N: i32>(a: Self::I) -> Self::I;
+    /// Logical, per 32-bit lane, by a number that is not a constant; below 32.
+    unsafe fn shift_right_by(a: Self::I, count: u32) -> Self::I;
+    /// In each lane, the largest of the four lanes of its group (0 to 3, 4 to 7, ...).
+    unsafe fn group_max(a: Self::I) -> Self::I;
     /// Arithmetic, per 32-bit lane.
     unsafe fn shift_right_signed<const N: i32>(a: Self::I) -> Self::I;
     /// Per lane: `sum + w0 x0 + w1 x1 + w2 x2 + w3 x3`, `w` unsigned and `x` signed bytes (`vpdpbusd`).

@@ -4,6 +4,7 @@ use super::attention::AttentionFn;
 use super::matmul::MatmulFn;
 use crate::base::error::{Error, Result};
 use crate::format::dtype::DataType;
+use crate::quant::activations::Spike;
 
 /// An instruction set that has a table, the slowest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,7 +66,7 @@ impl Isa {
 }
 
 /// A quantization kernel: see [`super::math::quantize_row`].
-pub(super) type QuantizeFn = unsafe fn(*const f32, usize, *mut i8, *mut f32, *mut i32, *mut f32);
+pub(super) type QuantizeFn = unsafe fn(*const f32, usize, *mut i8, *mut f32, *mut i32, *mut f32, *mut Spike);
 
 /// The matmul kernels of the types that are stored as codes.
 pub(super) type CodeKernels = [(DataType, MatmulFn); 25];
@@ -189,8 +190,10 @@ macro_rules! kernel_table {
                 unsafe { attention::store_value::<S>(value, length, to, half) }
             }
             $(#[$features])?
-            unsafe fn quantize_row(x: *const f32, length: usize, codes: *mut i8, scales: *mut f32, biases: *mut i32, sums: *mut f32) {
-                unsafe { math::quantize_row::<S>(x, length, codes, scales, biases, sums) }
+            unsafe fn quantize_row(x: *const f32, length: usize, codes: *mut i8, scales: *mut f32, biases: *mut i32, sums: *mut f32,
+                spikes: *mut $crate::quant::activations::Spike,
+            ) {
+                unsafe { math::quantize_row::<S>(x, length, codes, scales, biases, sums, spikes) }
             }
             $(#[$features])?
             unsafe fn bf16_row(x: *const f32, length: usize, to: *mut u16) {

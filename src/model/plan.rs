@@ -7,7 +7,7 @@ use crate::format::dtype::DataType;
 use crate::kernels::attention::{MAX_ROWS, scratch_length, value_dim};
 use crate::kernels::simd::LANES;
 use crate::ops::linear::GATED_SCRATCH;
-use crate::quant::activations::{ActivationMemory, BIASES};
+use crate::quant::activations::{ActivationMemory, BIASES, super_blocks};
 use crate::quant::packed::BLOCK;
 
 /// How large a session is.
@@ -125,6 +125,7 @@ impl<'a> Carver<'a> {
             scales: self.take(&[tokens, blocks])?,
             biases: self.take(&[tokens, blocks, BIASES])?,
             sums: self.take(&[tokens, blocks])?,
+            spikes: self.take(&[tokens, super_blocks(blocks)])?,
         })
     }
 }

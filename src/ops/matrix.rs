@@ -6,7 +6,7 @@ use crate::base::error::{Error, Result};
 use crate::base::matrix::{MatrixMut, Pieces};
 use crate::base::memory::{self, ALIGNMENT, Buffer};
 use crate::format::dtype::DataType;
-use crate::quant::activations::{ActivationMemory, Form};
+use crate::quant::activations::{ActivationMemory, Form, Spike};
 use crate::quant::packed::{BLOCK, Layout, PANEL, PackedMatrix, pack_panel};
 use std::sync::{Mutex, PoisonError};
 
@@ -132,8 +132,8 @@ impl Matrix {
 /// Where the parts of the activations stand in the scratch memory.
 struct Carving {
     data: usize,
-    /// Bytes of the scales, the biases and the sums.
-    cells: [usize; 3],
+    /// Bytes of the scales, the biases, the sums and the spikes.
+    cells: [usize; 4],
     total: usize,
 }
 
@@ -146,7 +146,8 @@ impl Carving {
                 .checked_mul(BLOCK * form.value_bytes())?;
             let data = data.checked_next_multiple_of(ALIGNMENT)?;
             let (scales, biases, sums) = form.cells(tokens, blocks)?;
-            let mut cells = [scales, biases, sums];
+            let spikes = form.spikes(tokens, blocks)?.checked_mul(size_of::<Spike>() / 4)?;
+            let mut cells = [scales, biases, sums, spikes];
             let mut total = data;
             for cells in &mut cells {
                 *cells = cells.checked_mul(4)?.checked_next_multiple_of(ALIGNMENT)?;
@@ -165,12 +166,14 @@ impl Carving {
             .ok_or_else(small)?;
         let (scales, rest) = rest.split_at_mut_checked(self.cells[0]).ok_or_else(small)?;
         let (biases, rest) = rest.split_at_mut_checked(self.cells[1]).ok_or_else(small)?;
-        let (sums, _) = rest.split_at_mut_checked(self.cells[2]).ok_or_else(small)?;
+        let (sums, rest) = rest.split_at_mut_checked(self.cells[2]).ok_or_else(small)?;
+        let (spikes, _) = rest.split_at_mut_checked(self.cells[3]).ok_or_else(small)?;
         Ok(ActivationMemory {
             data,
             scales: memory::cast_mut(scales).ok_or_else(small)?,
             biases: memory::cast_mut(biases).ok_or_else(small)?,
             sums: memory::cast_mut(sums).ok_or_else(small)?,
+            spikes: memory::cast_mut(spikes).ok_or_else(small)?,
         })
     }
 }

@@ -6,7 +6,9 @@ use mantle::base::matrix::MatrixMut;
 use mantle::base::memory::{Allocator, HostAllocator, Plain};
 use mantle::format::dtype::DataType;
 use mantle::kernels::Kernels;
-use mantle::quant::activations::{ActivationMemory, Activations, ActivationsMut, BIASES, Form};
+use mantle::quant::activations::{
+    ActivationMemory, Activations, ActivationsMut, BIASES, Form, SUPER_BLOCK, Spike, super_blocks,
+};
 use mantle::quant::packed::{BLOCK, Layout, PANEL, PackedMatrix, pack_panel};
 use mantle::quant::scalar::dequantize_row;
 use std::ffi::c_void;
@@ -224,6 +226,7 @@ pub struct Prepared {
     scales: Guarded<f32>,
     biases: Guarded<i32>,
     sums: Guarded<f32>,
+    spikes: Guarded<Spike>,
 }
 
 impl Prepared {
@@ -239,6 +242,7 @@ impl Prepared {
             scales: Guarded::new(cells),
             biases: Guarded::new(BIASES * cells),
             sums: Guarded::new(cells),
+            spikes: Guarded::new(form.spikes(tokens, blocks).unwrap()),
         };
         // What was there before must not matter.
         prepared.data.fill(0xa5);
@@ -258,6 +262,7 @@ impl Prepared {
             scales: &mut self.scales,
             biases: &mut self.biases,
             sums: &mut self.sums,
+            spikes: &mut self.spikes,
         };
         fill(&mut memory.shape(self.form, self.tokens, self.columns).unwrap());
     }
@@ -271,6 +276,7 @@ impl Prepared {
             scales: &self.scales,
             biases: &self.biases,
             sums: &self.sums,
+            spikes: &self.spikes,
         }
     }
 
@@ -287,10 +293,24 @@ impl Prepared {
                 f64::from(mantle::quant::convert::bf16_to_f32(bits))
             }
         };
-        (0..self.tokens)
+        let mut values: Vec<f64> = (0..self.tokens)
             .flat_map(|token| (0..self.columns).map(move |i| token * width + i))
             .map(value)
-            .collect()
+            .collect();
+        let supers = super_blocks(self.columns.div_ceil(BLOCK));
+        for (index, &[place, codes, scale, _]) in self.spikes.iter().enumerate() {
+            let (token, first) = (index / supers, index % supers * SUPER_BLOCK + place as usize * 4);
+            for (i, code) in codes
+                .to_le_bytes()
+                .into_iter()
+                .enumerate()
+                .filter(|(i, _)| first + i < self.columns)
+            {
+                values[token * self.columns + first + i] +=
+                    f64::from(code as i8) * f64::from(f32::from_bits(scale));
+            }
+        }
+        values
     }
 }
 
