@@ -341,15 +341,10 @@ impl Llama {
             rows: Some(batch.wanted),
             norm: Some((&self.output_norm, self.config.epsilon)),
         };
-        let logits = matrix(&mut buffers.logits[batch.logits * vocabulary..], rows, vocabulary);
-        self.head().apply(
-            runtime,
-            &input,
-            &mut buffers.activations,
-            buffers.scratch,
-            logits,
-            false,
-        );
+        let logits = &mut buffers.logits[batch.logits * 2 * vocabulary..][..rows * 2 * vocabulary];
+        // Rounding errors of other inputs are damped by the layers behind them; those of the head stand in the logits.
+        self.head()
+            .apply_precisely(runtime, &input, &mut buffers.activations, buffers.scratch, logits);
     }
 }
 

@@ -51,7 +51,7 @@ pub struct Buffers<'a> {
     pub hidden: ActivationMemory<'a>,
     /// One piece for each thread.
     pub scratch: &'a mut [f32],
-    /// `[row][vocabulary]`.
+    /// `[row][2][vocabulary]`: the logits, and memory used on the way to them.
     pub logits: &'a mut [f32],
 }
 
@@ -162,7 +162,7 @@ pub fn carve<'a>(
     let widest = config.embedding.max(queries);
     let scratch = scratch_length(MAX_ROWS.max(config.group()), config.head_dim)
         .max(GATED_SCRATCH)
-        .max(widest);
+        .max(2 * widest);
     Ok(Buffers {
         keys: carver.take(&[heads[0], heads[1], heads[2], heads[3], key[0], key[1]])?,
         values: carver.take(&[heads[0], heads[1], heads[2], heads[3], value[0], value[1]])?,
@@ -171,9 +171,10 @@ pub fn carve<'a>(
         x: carver.take(&[tokens, config.embedding])?,
         qkv: carver.take(&[tokens, queries + 2 * config.kv_heads * config.head_dim])?,
         attended: carver.take(&[tokens, queries])?,
-        activations: carver.activations(tokens, widest, input_bytes)?,
+        // The output head takes every row twice.
+        activations: carver.activations(tokens.max(2 * limits.rows.min(tokens)), widest, input_bytes)?,
         hidden: carver.activations(tokens, config.feed_forward, input_bytes)?,
         scratch: carver.take(&[limits.threads, scratch.next_multiple_of(LANES)])?,
-        logits: carver.take(&[limits.rows, config.vocabulary])?,
+        logits: carver.take(&[limits.rows, 2, config.vocabulary])?,
     })
 }

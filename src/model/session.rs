@@ -406,7 +406,7 @@ impl Session {
         let vocabulary = self.model.llama().config().vocabulary;
         let logits = self.arena.bytes().get(self.logits.clone()).and_then(cast::<f32>);
         logits
-            .and_then(|logits| logits.get(row * vocabulary..(row + 1) * vocabulary))
+            .and_then(|logits| logits.get(2 * row * vocabulary..(2 * row + 1) * vocabulary))
             .ok_or_else(|| Error::new(Status::Panic, "the logits do not lie in the session's memory"))
     }
 

@@ -4,7 +4,7 @@ use super::runtime::Runtime;
 use crate::base::error::{Error, Result};
 use crate::base::matrix::MatrixMut;
 use crate::kernels::Kernels;
-use crate::quant::activations::{ActivationMemory, Activations, ActivationsMut, Form, SUPER_BLOCK};
+use crate::quant::activations::{ActivationMemory, Activations, ActivationsMut, Form, SUPER_BLOCK, restore};
 use crate::quant::packed::{BLOCK, PANEL, PackedMatrix};
 
 /// One or several weight matrices with the same inputs, whose outputs stand side by side (query, key and value, say).
@@ -122,6 +122,33 @@ impl Linear {
         }
     }
 
+    /// [`Linear::apply`] with activations of twice the bits: row 2i of `output` becomes the product of row i, row 2i + 1 is
+    /// used on the way. Each row goes in twice, once as its codes and once as what they left over, through one read of
+    /// the weights; for few rows this costs nothing, because the weights' way from memory is what takes the time.
+    pub fn apply_precisely(
+        &self,
+        runtime: &Runtime,
+        input: &Input<'_>,
+        memory: &mut ActivationMemory<'_>,
+        scratch: &mut [f32],
+        output: &mut [f32],
+    ) {
+        let (tokens, rows) = (input.tokens, self.rows());
+        for form in self.forms() {
+            if form == Form::Codes {
+                let x = input.activate_twice(runtime, memory, scratch);
+                self.apply_to(runtime, &x.view(), dense(output, 2 * tokens, rows), false);
+                for pair in output.chunks_exact_mut(2 * rows).take(tokens) {
+                    let (sum, rest) = pair.split_at_mut(rows);
+                    sum.iter_mut().zip(rest).for_each(|(sum, rest)| *sum += *rest);
+                }
+            } else if let Some(output) = MatrixMut::new(&mut *output, tokens, rows, 2 * rows) {
+                let x = input.activate(runtime, form, memory, scratch);
+                self.apply_to(runtime, &x.view(), output, false);
+            }
+        }
+    }
+
     /// [`Linear::apply`] for activations that are ready; parts that need another form are left out.
     pub fn apply_to(&self, runtime: &Runtime, x: &Activations<'_>, output: MatrixMut<'_, f32>, add: bool) {
         let panels = self.panels();
@@ -200,6 +227,41 @@ impl Input<'_> {
                         None => runtime.kernels().activate(form, row, &mut part, index),
                     }
                 }
+            },
+        );
+        x
+    }
+}
+
+impl Input<'_> {
+    /// Codes of every row, and of what rounding them left over: rows 2i and 2i + 1. `scratch` takes twice `columns`
+    /// values for each thread.
+    fn activate_twice<'m>(
+        &self,
+        runtime: &Runtime,
+        memory: &'m mut ActivationMemory<'_>,
+        scratch: &mut [f32],
+    ) -> ActivationsMut<'m> {
+        let Some(mut x) = memory.shape(Form::Codes, 2 * self.tokens, self.columns) else {
+            unreachable!("the plan carved activations for every matrix of the model")
+        };
+        let kernels = runtime.kernels();
+        runtime.pool().divide_with(
+            self.tokens,
+            x.by_tokens(2),
+            scratch,
+            |index, mut part, scratch| {
+                let (values, rest) = scratch[..2 * self.columns].split_at_mut(self.columns);
+                match self.norm {
+                    Some((weight, epsilon)) => kernels.rms_norm(self.row(index), weight, epsilon, values),
+                    None => values.copy_from_slice(self.row(index)),
+                }
+                kernels.activate(Form::Codes, values, &mut part, 0);
+                restore(&mut part, 0, rest);
+                rest.iter_mut()
+                    .zip(values)
+                    .for_each(|(rest, value)| *rest = *value - *rest);
+                kernels.activate(Form::Codes, rest, &mut part, 1);
             },
         );
         x

@@ -277,3 +277,23 @@ fn matrix<T>(values: &mut [T], rows: usize, columns: usize) -> MatrixMut<'_, T> 
 pub fn super_blocks(blocks: usize) -> usize {
     blocks.div_ceil(SUPER_BLOCK / BLOCK)
 }
+
+/// The values that row `row` of a part stands for, when its form is [`Form::Codes`].
+pub fn restore(part: &mut Part<'_>, row: usize, values: &mut [f32]) {
+    let (codes, scales) = (part.0.row(row), part.1.row(row));
+    for (block, &scale) in values
+        .chunks_mut(BLOCK)
+        .zip(codes.chunks_exact(BLOCK))
+        .zip(scales.iter())
+    {
+        for (value, &code) in block.0.iter_mut().zip(block.1) {
+            *value = f32::from(code as i8) * scale;
+        }
+    }
+    for (values, &[place, codes, scale, _]) in values.chunks_mut(SUPER_BLOCK).zip(part.4.row(row).iter()) {
+        let group = values.iter_mut().skip(4 * place as usize);
+        for (value, code) in group.zip(codes.to_le_bytes()) {
+            *value += f32::from(code as i8) * f32::from_bits(scale);
+        }
+    }
+}
