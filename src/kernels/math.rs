@@ -144,7 +144,7 @@ unsafe fn load_padded<S: Simd>(x: *const f32, at: usize, length: usize) -> S::F 
 /// Below this, 127 / absmax would leave the range of f32; such a block is taken as zero.
 const TINY: i32 = 0x0400_0000; // 1.5e-36
 
-/// Quantizes one row of activations, block of 32 after block: `scale = absmax / 127`, codes rounded to nearest
+/// Quantizes one row of activations, block of 32 after block: `scale = absmax / 127.3`, codes rounded to nearest
 /// even, `biases = -128 * sum of codes` of the block and of its first 16 inputs, `sum = scale * sum of codes`. The last
 /// block is padded with zeros. In every super-block of 256 inputs, the group of four that would coarsen its block the
 /// most is taken out (its codes there are zero) and gets codes and a scale of its own: a [`Spike`].
@@ -238,9 +238,13 @@ fn scale_of(largest: i32) -> (f32, f32) {
         (0.0, 0.0)
     } else {
         let largest = f32::from_bits(largest as u32);
-        (largest / 127.0, 127.0 / largest)
+        (largest / LARGEST_CODE, LARGEST_CODE / largest)
     }
 }
+
+/// What absmax becomes before it is rounded to 127: below 127.5, so that the largest code still fits and the step is a
+/// little finer than absmax / 127. Within these bounds the choice is free; see `docs/activations.md`.
+const LARGEST_CODE: f32 = 127.3;
 
 /// Bits of infinity; a NaN's are larger.
 const NOT_FINITE: i32 = 0x7f80_0000;
