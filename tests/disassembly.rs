@@ -1,0 +1,124 @@
+//! The instructions that the kernels owe their speed to are in the library, and their bodies are whole.
+//!
+//! A body that is not inlined into its `#[target_feature]` shell still gives the right answer: every
+//! intrinsic becomes a call. Nothing but the machine code shows it.
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// The shared library that cargo built beside this test.
+fn library() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let dependencies = test.parent().unwrap();
+    [dependencies, dependencies.parent().unwrap()]
+        .iter()
+        .map(|folder| folder.join("libmantle.so"))
+        .find(|path| path.exists())
+        .expect("libmantle.so stands beside the tests")
+}
+
+/// The instructions of every function under `mantle::kernels::<file>`, by the function's name.
+fn kernels(file: &str) -> BTreeMap<String, Vec<String>> {
+    let output = Command::new("objdump")
+        .args(["--disassemble", "--demangle", "--no-show-raw-insn", "--wide"])
+        .arg(library())
+        .output()
+        .unwrap_or_else(|error| panic!("cannot run objdump (install binutils): {error}"));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut functions: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut current = None;
+    for line in text.lines() {
+        // "0000000000012340 <mantle::kernels::avx512::WITH_BF16::matmul_q8_0>:"
+        if let Some(name) = line.strip_suffix(">:").and_then(|line| line.split_once(" <")) {
+            let name = name.1;
+            current = name
+                .contains(&format!("kernels::{file}::"))
+                .then(|| name.to_string());
+        } else if let Some(name) = &current
+            && let Some((_, instruction)) = line.split_once(":\t")
+        {
+            functions
+                .entry(name.clone())
+                .or_default()
+                .push(instruction.to_string());
+        }
+    }
+    assert!(
+        !functions.is_empty(),
+        "no function of kernels::{file} in {}",
+        library().display()
+    );
+    functions
+}
+
+/// Some version of `function` has `instruction` on registers of that width.
+fn assert_has(functions: &BTreeMap<String, Vec<String>>, function: &str, instruction: &str, register: &str) {
+    let named = |name: &&String| name.contains(&format!("::{function}"));
+    let versions: Vec<&String> = functions.keys().filter(named).collect();
+    assert!(!versions.is_empty(), "no {function} among {:?}", functions.keys());
+    let has = |name: &&String| {
+        functions[*name]
+            .iter()
+            .any(|line| line.contains(instruction) && line.contains(register))
+    };
+    assert!(
+        versions.iter().any(has),
+        "no {instruction} on {register} in {versions:?}"
+    );
+}
+
+/// No kernel calls an intrinsic or a piece of its own body.
+fn assert_whole(functions: &BTreeMap<String, Vec<String>>) {
+    for (name, instructions) in functions {
+        for line in instructions {
+            let calls = line.starts_with("call") || line.starts_with("jmp");
+            let body = [
+                "core_arch",
+                "kernels::simd",
+                "kernels::decode",
+                "kernels::matmul",
+                "as mantle::kernels::simd::Simd",
+            ];
+            let target = line.split_once('<').map_or("", |(_, target)| target);
+            let inside = target.starts_with(name.as_str());
+            assert!(
+                !calls || inside || !body.iter().any(|part| target.contains(part)),
+                "{name} is not one piece: {line}"
+            );
+        }
+    }
+}
+
+#[test]
+fn avx512_kernels_use_512_bit_dot_products() {
+    let functions = kernels("avx512");
+    for function in ["matmul_q8_0", "matmul_q4_0", "matmul_q4_1"] {
+        assert_has(&functions, function, "vpdpbusd", "%zmm");
+    }
+    assert_has(&functions, "matmul_bf16", "vdpbf16ps", "%zmm");
+    assert_has(&functions, "matmul_f32", "vfmadd", "%zmm");
+    assert_has(&functions, "matmul_f16", "vcvtph2ps", "%zmm");
+    assert_whole(&functions);
+}
+
+#[test]
+fn avx2_kernels_use_256_bit_dot_products() {
+    let functions = kernels("avx2");
+    for function in ["matmul_q8_0", "matmul_q4_0", "matmul_q4_1"] {
+        assert_has(&functions, function, "vpdpbusd", "%ymm");
+        assert_has(&functions, function, "vpmaddubsw", "%ymm");
+    }
+    assert_has(&functions, "matmul_f32", "vfmadd", "%ymm");
+    assert_whole(&functions);
+    for (name, instructions) in &functions {
+        let wide = instructions.iter().find(|line| line.contains("%zmm"));
+        assert!(wide.is_none(), "{name} needs AVX-512: {}", wide.unwrap());
+    }
+}
