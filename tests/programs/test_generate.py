@@ -47,6 +47,18 @@ class Answers(ProgramTest):
         with_logits = self.succeed(PROGRAM, *arguments).json
         self.assertEqual(without, {key: with_logits[key] for key in without})
 
+    def test_the_same_bits_with_every_instruction_set(self):
+        answers = {}
+        for isa in ("scalar", "avx2", "avxvnni", "avx512"):
+            arguments = ["-m", smollm2(), "-p", "Water boils at", "-n", 3, "--json", "--logits"]
+            result = run(PROGRAM, *arguments, environment={"MANTLE_ISA": isa})
+            if result.code == 1 and isa != "scalar":
+                self.assertIn(isa, result.err)
+                continue  # This processor lacks it.
+            self.assertEqual((result.code, result.err), (0, ""))
+            answers.setdefault(result.out, []).append(isa)
+        self.assertEqual(len(answers), 1, answers)
+
     def test_streamed_text_is_the_text_of_the_json(self):
         arguments = ["-m", smollm2(), "-p", "The capital of France is", "-n", 16]
         answer = self.succeed(PROGRAM, *arguments, "--json").json
