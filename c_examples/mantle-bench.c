@@ -45,13 +45,15 @@ static const struct program program = {
     .max_arguments = 1,
 };
 
-/* Leaves the program after a failed call: a benchmark has nothing to save. */
-static void check(mantle_status status, mantle_error *error)
-{
-    if (status != MANTLE_OK) {
-        exit(report(&program, status, error));
-    }
-}
+/* Leaves the program when a call (written with `&error` last) fails: a benchmark has nothing to save. */
+#define CHECK(call)                                   \
+    do {                                              \
+        mantle_error *error = NULL;                   \
+        mantle_status status = (call);                \
+        if (status != MANTLE_OK) {                    \
+            exit(report(&program, status, error));    \
+        }                                             \
+    } while (0)
 
 static void *allocate(size_t count, size_t size)
 {
@@ -72,9 +74,8 @@ struct limits {
 
 static double measure(int32_t limit, uint32_t threads, size_t bytes_per_thread)
 {
-    mantle_error *error = NULL;
     double rate = 0;
-    check(mantle_measure_limit(limit, threads, bytes_per_thread, LIMIT_MILLISECONDS, &rate, &error), error);
+    CHECK(mantle_measure_limit(limit, threads, bytes_per_thread, LIMIT_MILLISECONDS, &rate, &error));
     return rate;
 }
 
@@ -182,8 +183,7 @@ static float next_random(uint32_t *state)
 static size_t matrix_bytes(mantle_dtype dtype, struct shape shape)
 {
     size_t bytes = 0;
-    mantle_error *error = NULL;
-    check(mantle_row_bytes(dtype, shape.columns, &bytes, &error), error);
+    CHECK(mantle_row_bytes(dtype, shape.columns, &bytes, &error));
     return bytes * shape.rows;
 }
 
@@ -195,12 +195,10 @@ static void *make_weights(mantle_runtime *runtime, mantle_dtype dtype, struct sh
     float *values = allocate(rows * shape.columns, sizeof *values);
     char *data = allocate(shape.rows, row);
     uint32_t random = 1;
-    mantle_error *error = NULL;
     for (size_t i = 0; i < rows * shape.columns; i++) {
         values[i] = next_random(&random);
     }
-    check(mantle_quantize_rows(runtime, dtype, values, rows, shape.columns, shape.columns, data, rows * row, &error),
-          error);
+    CHECK(mantle_quantize_rows(runtime, dtype, values, rows, shape.columns, shape.columns, data, rows * row, &error));
     free(values);
     for (size_t i = rows; i < shape.rows; i++) {
         memcpy(data + i * row, data + i % rows * row, row);
@@ -228,7 +226,9 @@ static bool open_job(struct job *job, mantle_runtime *runtime, mantle_dtype dtyp
             free(job->copies);
             return false;
         }
-        check(status, error);
+        if (status != MANTLE_OK) {
+            exit(report(&program, status, error));
+        }
     }
     free(weights);
     uint32_t random = 2;
@@ -255,10 +255,8 @@ static double time_of(struct job *job, size_t count)
 {
     double start = seconds();
     for (size_t i = 0; i < count; i++) {
-        mantle_error *error = NULL;
-        check(mantle_matmul(job->runtime, job->copies[job->next], job->x, job->tokens, job->shape.columns, job->y,
-                            job->shape.rows, &error),
-              error);
+        CHECK(mantle_matmul(job->runtime, job->copies[job->next], job->x, job->tokens, job->shape.columns, job->y,
+                            job->shape.rows, &error));
         job->next = (job->next + 1) % job->n_copies;
     }
     return seconds() - start;
@@ -442,10 +440,9 @@ static double best_prompt(mantle_session *session, const mantle_token *ids, size
     const size_t offsets[2] = {0, tokens};
     double best = 0, end = seconds() + (double)milliseconds * 1e-3;
     for (int pass = 0; pass < 4 || seconds() < end; pass++) {
-        mantle_error *error = NULL;
-        check(mantle_sequence_truncate(session, sequence, 0, &error), error);
+        CHECK(mantle_sequence_truncate(session, sequence, 0, &error));
         double start = seconds();
-        check(mantle_forward(session, &sequence, ids, offsets, 1, MANTLE_LOGITS_LAST, NULL, &error), error);
+        CHECK(mantle_forward(session, &sequence, ids, offsets, 1, MANTLE_LOGITS_LAST, NULL, &error));
         double took = seconds() - start;
         /* The first pass warms up. */
         best = pass == 1 || (pass > 1 && took < best) ? took : best;
@@ -458,16 +455,14 @@ static double best_generation(mantle_session *session, const mantle_tokenizer *t
 {
     enum { PROMPT = 12 };
     mantle_generate_options generate_options;
-    mantle_error *error = NULL;
-    check(mantle_generate_options_init(&generate_options, sizeof generate_options, &error), error);
+    CHECK(mantle_generate_options_init(&generate_options, sizeof generate_options, &error));
     generate_options.max_tokens = (uint32_t)generated;
     generate_options.flags = MANTLE_GENERATE_IGNORE_END;
     double best = 0, end = seconds() + (double)milliseconds * 1e-3;
     for (int answer = 0; answer < 3 || seconds() < end; answer++) {
         mantle_generation result = {.struct_size = sizeof result};
-        check(mantle_sequence_truncate(session, 0, 0, &error), error);
-        check(mantle_generate(session, tokenizer, 0, ids, PROMPT, &generate_options, NULL, NULL, NULL, &result, &error),
-              error);
+        CHECK(mantle_sequence_truncate(session, 0, 0, &error));
+        CHECK(mantle_generate(session, tokenizer, 0, ids, PROMPT, &generate_options, NULL, NULL, NULL, &result, &error));
         double took = result.passes ? (double)result.generation_nanoseconds * 1e-9 / (double)result.passes : 0;
         best = answer == 0 || took < best ? took : best;
     }
@@ -476,24 +471,23 @@ static double best_generation(mantle_session *session, const mantle_tokenizer *t
 
 static void bench_model(mantle_runtime *runtime, uint32_t threads)
 {
-    mantle_error *error = NULL;
     mantle_model *model = NULL;
     mantle_session *session = NULL;
     const mantle_tokenizer *tokenizer = NULL;
     mantle_model_info info = {.struct_size = sizeof info};
     mantle_session_options session_options;
     struct model_work work;
-    check(mantle_model_open(runtime, model_path, strlen(model_path), NULL, &model, &error), error);
-    check(mantle_model_get_info(model, &info, &error), error);
-    check(mantle_model_tokenizer(model, &tokenizer, &error), error);
-    check(model_work(model, &work, &error), error);
+    CHECK(mantle_model_open(runtime, model_path, strlen(model_path), NULL, &model, &error));
+    CHECK(mantle_model_get_info(model, &info, &error));
+    CHECK(mantle_model_tokenizer(model, &tokenizer, &error));
+    CHECK(model_work(model, &work, &error));
     long longest = 12 + generated;
     for (size_t i = 0; i < prompts.count; i++) {
         longest = prompts.values[i] > longest ? prompts.values[i] : longest;
     }
-    check(mantle_session_options_init(&session_options, sizeof session_options, &error), error);
+    CHECK(mantle_session_options_init(&session_options, sizeof session_options, &error));
     session_options.max_context = (uint32_t)longest;
-    check(mantle_session_new(model, &session_options, NULL, &session, &error), error);
+    CHECK(mantle_session_new(model, &session_options, NULL, &session, &error));
     mantle_token *ids = allocate((size_t)longest, sizeof *ids);
     for (long i = 0; i < longest; i++) {
         ids[i] = (mantle_token)((uint32_t)i * 7919u % info.vocabulary);
@@ -530,16 +524,15 @@ static void bench_model(mantle_runtime *runtime, uint32_t threads)
 /* Runs a command once, with `wanted` threads (0: as many as the library chooses). */
 static void run(const char *command, long wanted)
 {
-    mantle_error *error = NULL;
     mantle_runtime *runtime = NULL;
     mantle_runtime_options runtime_options;
     mantle_runtime_info info = {.struct_size = sizeof info};
-    check(mantle_runtime_options_init(&runtime_options, sizeof runtime_options, &error), error);
+    CHECK(mantle_runtime_options_init(&runtime_options, sizeof runtime_options, &error));
     if (wanted > 0) {
         runtime_options.threads = (uint32_t)wanted;
     }
-    check(mantle_runtime_new(&runtime_options, &runtime, &error), error);
-    check(mantle_runtime_get_info(runtime, &info, &error), error);
+    CHECK(mantle_runtime_new(&runtime_options, &runtime, &error));
+    CHECK(mantle_runtime_get_info(runtime, &info, &error));
     if (strcmp(command, "limits") == 0) {
         bench_limits(info.threads);
     } else if (strcmp(command, "model") == 0) {

@@ -28,7 +28,7 @@ class Bench(ProgramTest):
             self.assertEqual(sizes, sorted(sizes))
 
     def test_matvec(self):
-        lines = self.lines("matvec", "--types", "q8_0,q4_1,f32", "--shapes", "64x128,96x64", "-t", 1, *QUICK)
+        lines = self.lines("matvec", "--types", "q8_0,q4_1,f32", "--shapes", "512x1024,1024x2048", "-t", 1, *QUICK)
         found = {(line["type"], line["rows"], line["cols"], line["limit"]) for line in lines}
         self.assertEqual(len(found), 3 * 2 * 2)
         for line in lines:

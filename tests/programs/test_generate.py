@@ -143,7 +143,7 @@ class WrongInput(ProgramTest):
                 (folder / file).write_bytes(content)
                 self.fail_with(PROGRAM, "-m", folder / file, "-p", "a", says=[file, *says])
             self.fail_with(PROGRAM, "-m", folder / "missing.gguf", "-p", "a", says=["missing.gguf"])
-            self.fail_with(PROGRAM, "-m", folder, "-p", "a", says=[name, "directory"])
+            self.fail_with(PROGRAM, "-m", folder, "-p", "a", says=[name, "folder"])
 
     def test_prompts_that_cannot_be_computed(self):
         model = ["-m", smollm2(), "-n", 1]

@@ -57,7 +57,7 @@ class Inspect(ProgramTest):
             file = Path(name) / "text.gguf"
             file.write_text("no model", encoding="utf-8")
             self.fail_with(PROGRAM, file, says=["text.gguf"])
-            self.fail_with(PROGRAM, name, says=["directory"])
+            self.fail_with(PROGRAM, name, says=[name, "folder"])
 
 
 if __name__ == "__main__":
