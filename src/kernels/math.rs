@@ -57,7 +57,7 @@ pub unsafe fn silu<S: Simd>(x: S::F) -> S::F {
 
 /// Sum of squares of `length` values, in 16 lanes and one fixed tree.
 #[inline(always)]
-unsafe fn sum_of_squares<S: Simd>(x: *const f32, length: usize) -> f32 {
+pub(super) unsafe fn sum_of_squares<S: Simd>(x: *const f32, length: usize) -> f32 {
     // SAFETY: `length` values can be read.
     unsafe {
         let mut sum = S::splat(0.0);
@@ -95,33 +95,6 @@ pub unsafe fn rms_norm<S: Simd>(x: *const f32, weight: *const f32, length: usize
             S::store_partial(
                 y.add(whole),
                 S::mul(scaled, S::load_partial(weight.add(whole), rest)),
-                rest,
-            );
-        }
-    }
-}
-
-/// `y = silu(gate) * up` over `length` values; `y` may be one of the inputs.
-///
-/// # Safety
-/// `length` values can be read and written; the CPU has the instructions of `S`.
-#[inline(always)]
-pub unsafe fn silu_gate<S: Simd>(gate: *const f32, up: *const f32, length: usize, y: *mut f32) {
-    // SAFETY: as the caller promises.
-    unsafe {
-        let whole = length / LANES * LANES;
-        for i in (0..whole).step_by(LANES) {
-            S::store(
-                y.add(i),
-                S::mul(silu::<S>(S::load(gate.add(i))), S::load(up.add(i))),
-            );
-        }
-        if whole < length {
-            let rest = length - whole;
-            let value = silu::<S>(S::load_partial(gate.add(whole), rest));
-            S::store_partial(
-                y.add(whole),
-                S::mul(value, S::load_partial(up.add(whole), rest)),
                 rest,
             );
         }

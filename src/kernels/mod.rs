@@ -2,6 +2,7 @@
 //!
 //! The methods of [`Kernels`] here are the safe fronts: they check every shape and then call the table.
 
+pub mod activation;
 pub mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -12,6 +13,7 @@ pub mod limits;
 mod limits_loops;
 mod math;
 mod matmul;
+mod norm;
 mod scalar;
 pub mod simd;
 mod table;
@@ -22,6 +24,7 @@ use crate::base::matrix::MatrixMut;
 use crate::format::dtype::DataType;
 use crate::quant::activations::{Activations, BIASES, Form, Part, super_blocks};
 use crate::quant::packed::{BLOCK, PANEL, PackedMatrix};
+use activation::Activation;
 use attention::AttentionArgs;
 use matmul::MatmulArgs;
 use std::ops::Range;
@@ -213,11 +216,43 @@ impl Kernels {
         unsafe { (self.rms_norm)(x.as_ptr(), weight.as_ptr(), x.len(), epsilon, y.as_mut_ptr()) }
     }
 
-    /// `gate = silu(gate) * up`.
-    pub fn silu_gate(&self, gate: &mut [f32], up: &[f32]) {
-        assert!(gate.len() == up.len());
+    /// [`Kernels::rms_norm`] of each vector of `weight.len()` values in `x`, in place.
+    pub fn rms_norm_each(&self, x: &mut [f32], weight: &[f32], epsilon: f32) {
+        for vector in x.chunks_exact_mut(weight.len().max(1)) {
+            let start = vector.as_mut_ptr();
+            // SAFETY: `vector` is as long as `weight`; the kernel may work in place; the table was chosen for this CPU.
+            unsafe { (self.rms_norm)(start, weight.as_ptr(), vector.len(), epsilon, start) }
+        }
+    }
+
+    /// `x += y / sqrt(mean(y^2) + epsilon) * weight`.
+    pub fn add_rms_norm(&self, y: &[f32], weight: &[f32], epsilon: f32, x: &mut [f32]) {
+        assert!(x.len() == weight.len() && x.len() == y.len());
         // SAFETY: the lengths were checked; the table was chosen for this CPU.
-        unsafe { (self.silu_gate)(gate.as_ptr(), up.as_ptr(), gate.len(), gate.as_mut_ptr()) }
+        unsafe { (self.add_rms_norm)(y.as_ptr(), weight.as_ptr(), x.len(), epsilon, x.as_mut_ptr()) }
+    }
+
+    /// `x = (x - mean(x)) / sqrt(variance(x) + epsilon) * weight + bias`.
+    pub fn layer_norm(&self, x: &mut [f32], weight: &[f32], bias: &[f32], epsilon: f32) {
+        assert!(x.len() == weight.len() && x.len() == bias.len());
+        let start = x.as_mut_ptr();
+        // SAFETY: the lengths were checked; the kernel may work in place; the table was chosen for this CPU.
+        unsafe { (self.layer_norm)(start, weight.as_ptr(), bias.as_ptr(), x.len(), epsilon, start) }
+    }
+
+    /// `x = activation(x)`.
+    pub fn activation(&self, activation: Activation, x: &mut [f32]) {
+        let start = x.as_mut_ptr();
+        // SAFETY: in place over the whole slice; the table was chosen for this CPU.
+        unsafe { (self.map[activation as usize])(start, x.len(), start) }
+    }
+
+    /// `gate = activation(gate) * up`.
+    pub fn gate(&self, activation: Activation, gate: &mut [f32], up: &[f32]) {
+        assert!(gate.len() == up.len());
+        let start = gate.as_mut_ptr();
+        // SAFETY: the lengths were checked; in place; the table was chosen for this CPU.
+        unsafe { (self.gate[activation as usize])(start, up.as_ptr(), gate.len(), start) }
     }
 
     /// Rotates the halves of `count` vectors of `2 * cosine.len()` values, `stride` apart (RoPE).

@@ -86,7 +86,12 @@ pub struct Kernels {
     pub(super) quantize_row: QuantizeFn,
     pub(super) bf16_row: unsafe fn(*const f32, usize, *mut u16),
     pub(super) rms_norm: unsafe fn(*const f32, *const f32, usize, f32, *mut f32),
-    pub(super) silu_gate: unsafe fn(*const f32, *const f32, usize, *mut f32),
+    pub(super) add_rms_norm: unsafe fn(*const f32, *const f32, usize, f32, *mut f32),
+    pub(super) layer_norm: unsafe fn(*const f32, *const f32, *const f32, usize, f32, *mut f32),
+    /// By [`super::activation::Activation`].
+    pub(super) map: [unsafe fn(*const f32, usize, *mut f32); 3],
+    /// By [`super::activation::Activation`].
+    pub(super) gate: [unsafe fn(*const f32, *const f32, usize, *mut f32); 3],
     pub(super) rotate_halves: unsafe fn(*mut f32, usize, usize, usize, *const f32, *const f32),
     pub(super) exp: unsafe fn(*mut f32),
     pub(super) silu: unsafe fn(*mut f32),
@@ -164,7 +169,7 @@ macro_rules! kernel_table {
         pub(super) static $name: $crate::kernels::table::Kernels = {
             use $crate::kernels::attention::{self, AttentionArgs};
             use $crate::kernels::matmul::{self, F16Rows, F32Rows, MatmulArgs};
-            use $crate::kernels::{math, simd::Simd};
+            use $crate::kernels::{activation, math, norm, simd::Simd};
             type S = $simd;
             macro_rules! shell {
                 ($shell:ident($arguments:ident: $kind:ty) = $body:expr) => {
@@ -204,9 +209,28 @@ macro_rules! kernel_table {
                 unsafe { math::rms_norm::<S>(x, weight, length, epsilon, y) }
             }
             $(#[$features])?
-            unsafe fn silu_gate(gate: *const f32, up: *const f32, length: usize, y: *mut f32) {
-                unsafe { math::silu_gate::<S>(gate, up, length, y) }
+            unsafe fn add_rms_norm(y: *const f32, weight: *const f32, length: usize, epsilon: f32, x: *mut f32) {
+                unsafe { norm::add_rms_norm::<S>(y, weight, length, epsilon, x) }
             }
+            $(#[$features])?
+            unsafe fn layer_norm(x: *const f32, weight: *const f32, bias: *const f32, length: usize, epsilon: f32, y: *mut f32) {
+                unsafe { norm::layer_norm::<S>(x, weight, bias, length, epsilon, y) }
+            }
+            macro_rules! activations {
+                ($map:ident, $gate:ident: $function:ty) => {
+                    $(#[$features])?
+                    unsafe fn $map(x: *const f32, length: usize, y: *mut f32) {
+                        unsafe { activation::map::<S, $function>(x, length, y) }
+                    }
+                    $(#[$features])?
+                    unsafe fn $gate(gate: *const f32, up: *const f32, length: usize, y: *mut f32) {
+                        unsafe { activation::gate::<S, $function>(gate, up, length, y) }
+                    }
+                };
+            }
+            activations!(map_silu, gate_silu: activation::Silu);
+            activations!(map_gelu_tanh, gate_gelu_tanh: activation::GeluTanh);
+            activations!(map_gelu_erf, gate_gelu_erf: activation::GeluErf);
             $(#[$features])?
             unsafe fn rotate_halves(x: *mut f32, count: usize, stride: usize, half: usize, cosine: *const f32, sine: *const f32) {
                 unsafe { math::rotate_halves::<S>(x, count, stride, half, cosine, sine) }
@@ -231,7 +255,10 @@ macro_rules! kernel_table {
                 quantize_row,
                 bf16_row,
                 rms_norm,
-                silu_gate,
+                add_rms_norm,
+                layer_norm,
+                map: [map_silu, map_gelu_tanh, map_gelu_erf],
+                gate: [gate_silu, gate_gelu_tanh, gate_gelu_erf],
                 rotate_halves,
                 exp,
                 silu,
