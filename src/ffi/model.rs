@@ -194,7 +194,7 @@ impl Opened {
         if let Some(tokenizer) = self.tokenizer.get() {
             return Ok(tokenizer);
         }
-        let made = mantle_tokenizer::new(crate::text::tokenizer::from_metadata(self.model.metadata())?);
+        let made = mantle_tokenizer::new(crate::text::tokenizer::of_model(&self.model)?);
         Ok(self.tokenizer.get_or_init(|| made))
     }
 }
@@ -230,6 +230,7 @@ unsafe fn open(
     });
     let model = load(ModelOptions {
         load_mode,
+        weights: None,
         memory_limit: options.memory_limit,
         progress: report
             .as_mut()

@@ -5,7 +5,7 @@ use super::dtype::DataType;
 use super::gguf;
 use super::metadata::Metadata;
 use super::safetensors;
-use super::sidecar::Folder;
+pub use super::sidecar::Folder;
 pub use super::source::LoadMode;
 use super::source::{Source, reserve};
 use crate::base::error::{Error, Result, Within};
@@ -251,8 +251,8 @@ impl<'a> Container<'a> {
     }
 
     /// Closes the files and keeps what was read from them.
-    pub fn into_parts(self) -> (Metadata, Vec<Tensor>) {
-        (self.metadata, self.tensors)
+    pub fn into_parts(self) -> (Metadata, Vec<Tensor>, Option<Folder>) {
+        (self.metadata, self.tensors, self.folder)
     }
 
     /// The stored bytes of `count` rows of `tensor` from row `first_row`, encoded as the tensor's type says.

@@ -10,13 +10,14 @@ const LONGEST: u64 = 128 << 20;
 /// For files that become a tree in memory, which takes up to 40 times the text. Real ones have a few kilobytes.
 const LONGEST_TREE: u64 = 4 << 20;
 
-/// The folder of a model.
-pub(super) struct Folder {
+/// The folder of a model, for the small files beside its weights.
+#[derive(Clone, Debug)]
+pub struct Folder {
     path: PathBuf,
 }
 
 impl Folder {
-    pub fn new(path: &Path) -> Folder {
+    pub(super) fn new(path: &Path) -> Folder {
         // The parent of a bare file name is "", which names no folder.
         let path = if path.as_os_str().is_empty() {
             Path::new(".")
@@ -28,7 +29,7 @@ impl Folder {
         }
     }
 
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -38,7 +39,7 @@ impl Folder {
     }
 
     /// The file `name` as a JSON tree; `None` when there is none.
-    pub fn json(&self, name: &str) -> Result<Option<serde_json::Value>> {
+    pub(super) fn json(&self, name: &str) -> Result<Option<serde_json::Value>> {
         let path = self.below(name)?;
         let Some(text) = text(&path, LONGEST_TREE)? else {
             return Ok(None);

@@ -40,8 +40,8 @@ pub struct Rope {
 }
 
 /// Above these, a file is broken or hostile; real models stay far below. They keep every later size computation small.
-const MOST_LAYERS: usize = 4096;
-const MOST_WIDTH: usize = 1 << 20;
+pub(super) const MOST_LAYERS: usize = 4096;
+pub(super) const MOST_WIDTH: usize = 1 << 20;
 
 impl Config {
     /// Reads the keys of architecture `architecture` (a prefix such as `llama`). `vocabulary` is the rows of the
@@ -99,7 +99,7 @@ impl Config {
     }
 }
 
-fn read_rope(metadata: &Metadata, architecture: &str, head_dim: usize) -> Result<Rope> {
+pub(super) fn read_rope(metadata: &Metadata, architecture: &str, head_dim: usize) -> Result<Rope> {
     let key = |name: &str| format!("{architecture}.rope.{name}");
     let dims = metadata
         .u32(&key("dimension_count"))?
@@ -127,7 +127,7 @@ fn read_rope(metadata: &Metadata, architecture: &str, head_dim: usize) -> Result
     })
 }
 
-fn bounded(name: &str, value: usize, most: usize) -> Result<usize> {
+pub(super) fn bounded(name: &str, value: usize, most: usize) -> Result<usize> {
     if value == 0 || value > most {
         return Err(Error::format(format!(
             "metadata key {name}: found {value}, expected 1 to {most}"
@@ -136,7 +136,7 @@ fn bounded(name: &str, value: usize, most: usize) -> Result<usize> {
     Ok(value)
 }
 
-fn positive(key: &str, metadata: &Metadata, default: Option<f32>) -> Result<f32> {
+pub(super) fn positive(key: &str, metadata: &Metadata, default: Option<f32>) -> Result<f32> {
     let value = metadata.f32(key)?.or(default);
     let value = value.ok_or_else(|| Error::format(format!("required metadata key {key} is missing")))?;
     if !(value.is_finite() && value > 0.0) {

@@ -6,9 +6,10 @@ use super::weights::{Loader, RowOrder};
 use crate::base::cancel::Cancel;
 use crate::base::error::{Error, Result, Status};
 use crate::base::matrix::{MatrixMut, Pieces};
+use crate::kernels::activation::Activation;
 use crate::kernels::attention::MAX_ROWS;
 use crate::ops::attention::{self, Attention, Heads, Layer, Span, Tile};
-use crate::ops::linear::{Input, Linear, gated, rows_per_chunk};
+use crate::ops::linear::{Hidden, Input, Linear, rows_per_chunk};
 use crate::ops::runtime::Runtime;
 use crate::quant::activations::Form;
 use crate::quant::packed::PackedMatrix;
@@ -312,15 +313,14 @@ impl Llama {
         let form = Form::of(block.gate.layout().dtype);
         let x = input.activate(runtime, form, &mut buffers.activations, buffers.scratch);
         let form = Form::of(block.down.parts()[0].layout().dtype);
-        let hidden = gated(
-            runtime,
-            &block.gate,
-            &block.up,
-            &x.view(),
-            form,
-            &mut buffers.hidden,
-            buffers.scratch,
-        );
+        let hidden = Hidden {
+            gate: Some(&block.gate),
+            gate_bias: None,
+            up: &block.up,
+            up_bias: None,
+            activation: Activation::Silu,
+        };
+        let hidden = hidden.apply(runtime, &x.view(), form, &mut buffers.hidden, buffers.scratch);
         block
             .down
             .apply_to(runtime, &hidden.view(), matrix(buffers.x, tokens, width), true);

@@ -1,8 +1,15 @@
 //! Model architectures and the plan that sizes and carves their buffers.
+pub mod bert;
 pub mod config;
+pub mod embed;
+pub mod encoder;
+pub mod gemma;
 pub mod llama;
 #[allow(clippy::module_inception)]
 pub mod model;
+pub mod names;
 pub mod plan;
+pub mod pooling;
 pub mod session;
+pub mod table;
 pub mod weights;

@@ -1,12 +1,20 @@
 //! An opened model: its numbers, its metadata and its packed weights. Immutable; share it between threads.
 
-use super::config::Config;
+use super::bert::Bert;
+use super::config::{Config, bounded};
+use super::encoder::{Encoder, EncoderConfig};
+use super::gemma::GemmaEmbedding;
 use super::llama::Llama;
-use super::weights::{Loader, Progress};
+use super::names::{Names, describe};
+use super::pooling::{EmbeddingInfo, load_dense};
+use super::table::RowTable;
+use super::weights::{LoadSource, Loader, Progress};
 use crate::base::cancel::Cancel;
 use crate::base::error::{Error, Result, Within};
-use crate::format::container::{Container, LoadMode, Tensor};
+use crate::format::container::{Container, Folder, Format, LoadMode, Tensor};
+use crate::format::dtype::DataType;
 use crate::format::metadata::{Metadata, Value};
+use crate::ops::linear::Linear;
 use crate::ops::runtime::{LogLevel, Runtime};
 use crate::quant::packed::PackedMatrix;
 use std::path::Path;
@@ -17,6 +25,9 @@ use std::sync::Arc;
 pub struct ModelOptions<'a> {
     /// Map the file, or read it.
     pub load_mode: LoadMode,
+    /// Matrices of floats (F32, F16, BF16) are stored as this type where their rows fill its blocks: BF16 halves the
+    /// bytes of F32 and doubles the speed where the CPU multiplies it, Q8_0 quarters them. `None` keeps them.
+    pub weights: Option<DataType>,
     /// The most bytes that the packed weights may take; 0 for no limit.
     pub memory_limit: u64,
     /// Called with the bytes done and in all, after every tensor; false cancels.
@@ -58,6 +69,8 @@ pub struct ModelInfo {
     pub bytes_per_token: u64,
     /// Whether the model embeds texts and has no logits.
     pub is_encoder: bool,
+    /// What an encoder's files say about its embeddings.
+    pub embeddings: Option<EmbeddingInfo>,
 }
 
 /// Memory of a model.
@@ -69,13 +82,33 @@ pub struct ModelMemory {
     pub other: u64,
 }
 
+/// The numbers of an architecture, from which the memory of sessions follows.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Numbers {
+    /// A decoder.
+    Decoder(Config),
+    /// An encoder.
+    Encoder(EncoderConfig),
+}
+
+/// The weights.
+enum Weights {
+    Llama(Box<Llama>),
+    Encoder {
+        encoder: Box<dyn Encoder>,
+        dense: Vec<Linear>,
+    },
+}
+
 /// An opened model.
 pub struct Model {
     runtime: Arc<Runtime>,
     info: ModelInfo,
     metadata: Metadata,
     tensors: Vec<Tensor>,
-    llama: Llama,
+    folder: Option<Folder>,
+    format: Format,
+    weights: Weights,
 }
 
 impl Model {
@@ -95,28 +128,40 @@ impl Model {
     }
 
     /// The numbers of the model at `path`, and the memory that it would take, without loading its weights.
-    pub fn probe(path: &Path, load_mode: LoadMode) -> Result<(ModelInfo, ModelMemory, Config)> {
+    pub fn probe(path: &Path, load_mode: LoadMode) -> Result<(ModelInfo, ModelMemory, Numbers)> {
         let container = Container::open(path, load_mode)?;
         let probed = || {
-            let config = read_config(&container)?;
+            let file = File::read(&container)?;
+            let numbers = file.numbers(&container)?;
+            let is_encoder = matches!(numbers, Numbers::Encoder(_));
             let mut packed = 0u64;
             for tensor in container.tensors().iter().filter(|tensor| tensor.shape.len() > 1) {
-                let bytes = PackedMatrix::bytes_for(tensor.dtype, tensor.rows(), tensor.columns());
+                let (dtype, rows, columns) = (tensor.dtype, tensor.rows(), tensor.columns());
+                let bytes = match is_encoder && tensor.name == file.names.of(EMBEDDING) {
+                    true => RowTable::bytes_for(dtype, rows, columns),
+                    // Tables of positions in whole numbers and the like are not loaded.
+                    false if is_encoder => Ok(PackedMatrix::bytes_for(dtype, rows, columns).unwrap_or(0)),
+                    false => PackedMatrix::bytes_for(dtype, rows, columns),
+                };
                 packed += bytes.within(|| format!("tensor {}", tensor.name))? as u64;
             }
-            let mut info = describe(&container, &config)?;
+            let mut info = file.info(&container, &numbers)?;
             info.packed_bytes = packed;
             // Without an own output head, the embedding is read as the head.
-            let tied = container.tensor("output.weight").is_none();
-            let embedding = container.tensor("token_embd.weight").map_or(Ok(0), |tensor| {
-                PackedMatrix::bytes_for(tensor.dtype, tensor.rows(), tensor.columns())
-            })?;
-            info.bytes_per_token = if tied { packed } else { packed - embedding as u64 };
+            let tied = !is_encoder && container.tensor("output.weight").is_none();
+            let embedding = container
+                .tensor(&file.names.of(EMBEDDING))
+                .map_or(0, |tensor| tensor.bytes);
+            info.bytes_per_token = if tied {
+                packed
+            } else {
+                packed.saturating_sub(embedding)
+            };
             let memory = ModelMemory {
                 packed,
-                other: other_bytes(container.metadata(), container.tensors()),
+                other: other_bytes(file.metadata(&container), container.tensors()),
             };
-            Ok((info, memory, config))
+            Ok((info, memory, numbers))
         };
         probed().within(|| path.display().to_string())
     }
@@ -126,32 +171,61 @@ impl Model {
         container: Container<'_>,
         options: ModelOptions<'_>,
     ) -> Result<Arc<Model>> {
-        let config = read_config(&container)?;
-        let mut info = describe(&container, &config)?;
-        let mut loader = Loader::new(
+        let file = File::read(&container)?;
+        let numbers = file.numbers(&container)?;
+        let mut info = file.info(&container, &numbers)?;
+        let source = LoadSource {
             runtime,
-            &container,
-            options.progress,
-            options.cancel,
-            options.memory_limit,
-        );
-        let llama = Llama::load(config, &mut loader)?;
+            container: &container,
+            names: &file.names,
+            weights: options.weights,
+            cancel: options.cancel,
+            limit: options.memory_limit,
+        };
+        let mut loader = Loader::new(source, options.progress);
+        let weights = file.load(numbers, &container, &mut loader)?;
         info.packed_bytes = loader.packed();
-        info.bytes_per_token = llama.bytes_per_token();
-        let (metadata, tensors) = container.into_parts();
-        runtime.log(LogLevel::Info, "model", || {
+        info.bytes_per_token = match &weights {
+            Weights::Llama(llama) => llama.bytes_per_token(),
+            Weights::Encoder { encoder, dense } => {
+                if let (Some(embeddings), Some(last)) = (&mut info.embeddings, dense.last()) {
+                    embeddings.dimensions = last.rows() as u32;
+                    embeddings.dense_layers = dense.len() as u32;
+                }
+                encoder.bytes_per_token()
+            }
+        };
+        let format = container.format();
+        let own = file.own_metadata;
+        let (metadata, tensors, folder) = container.into_parts();
+        let model = Model {
+            runtime: runtime.clone(),
+            info,
+            metadata: own.unwrap_or(metadata),
+            tensors,
+            folder,
+            format,
+            weights,
+        };
+        model.log();
+        Ok(Arc::new(model))
+    }
+
+    fn log(&self) {
+        let info = &self.info;
+        self.runtime.log(LogLevel::Info, "model", || {
             format!(
                 "{} \"{}\": {} layers, {} bytes packed",
                 info.architecture, info.name, info.layers, info.packed_bytes
             )
         });
-        Ok(Arc::new(Model {
-            runtime: runtime.clone(),
-            info,
-            metadata,
-            tensors,
-            llama,
-        }))
+        let embeddings = info.embeddings.as_ref();
+        if info.architecture == "gemma-embedding" && embeddings.is_some_and(|e| e.dense_layers == 0) {
+            self.runtime.log(LogLevel::Warning, "model", || {
+                "the file lacks dense_2 and dense_3: its embeddings are not those of the original model"
+                    .to_owned()
+            });
+        }
     }
 
     /// The runtime that the model was opened with.
@@ -182,44 +256,196 @@ impl Model {
         }
     }
 
+    /// The text of a file in the model's folder, such as `tokenizer.json`; `None` for models that are one file with
+    /// everything in it (GGUF), or in memory. It is read at each call.
+    pub fn sidecar(&self, name: &str) -> Result<Option<String>> {
+        match &self.folder {
+            Some(folder) if self.format == Format::Safetensors => folder.text(name),
+            _ => Ok(None),
+        }
+    }
+
+    /// The format of the model's files.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// The decoder of a session, which was made with [`Model::decoder`].
     pub(super) fn llama(&self) -> &Llama {
-        &self.llama
+        match self.decoder() {
+            Ok(llama) => llama,
+            Err(_) => unreachable!("sessions are made of decoders only"),
+        }
+    }
+
+    /// The decoder; an error for other models.
+    pub(super) fn decoder(&self) -> Result<&Llama> {
+        match &self.weights {
+            Weights::Llama(llama) => Ok(llama),
+            Weights::Encoder { .. } => Err(Error::unsupported(format!(
+                "{} is an encoder: it has no logits and keeps no sequences, but gives embeddings",
+                self.info.architecture
+            ))),
+        }
+    }
+
+    /// The encoder; an error for other models.
+    pub(super) fn encoder(&self) -> Result<&dyn Encoder> {
+        match &self.weights {
+            Weights::Encoder { encoder, .. } => Ok(&**encoder),
+            Weights::Llama(_) => Err(Error::unsupported(format!(
+                "{} is a decoder: it generates text; embeddings are made with encoders (gemma-embedding, bert, nomic-bert)",
+                self.info.architecture
+            ))),
+        }
+    }
+
+    /// What the files of an encoder say about its embeddings; an error for other models.
+    pub fn embedding(&self) -> Result<&EmbeddingInfo> {
+        self.encoder()?;
+        let info = self.info.embeddings.as_ref();
+        info.ok_or_else(|| Error::unsupported("the model says nothing about embeddings"))
+    }
+
+    /// Dense layers behind the pooling of an encoder.
+    pub(super) fn dense(&self) -> &[Linear] {
+        match &self.weights {
+            Weights::Encoder { dense, .. } => dense,
+            Weights::Llama(_) => &[],
+        }
     }
 }
 
-fn read_config(container: &Container<'_>) -> Result<Config> {
-    let metadata = container.metadata();
-    let architecture = metadata.required_str("general.architecture")?;
-    if architecture != "llama" {
-        return Err(Error::unsupported(format!(
-            "metadata key general.architecture: \"{architecture}\" is not supported; llama is"
-        )));
-    }
-    let embedding = container
-        .tensor("token_embd.weight")
-        .ok_or_else(|| Error::format("required tensor token_embd.weight is missing"))?;
-    Config::read(metadata, architecture, embedding.rows())
+/// The tensor that every architecture has.
+const EMBEDDING: &str = "token_embd.weight";
+
+/// Architectures that are computed.
+const ARCHITECTURES: &str = "llama, gemma-embedding, bert, nomic-bert";
+
+/// What a file says about itself, by the names of GGUF.
+struct File {
+    architecture: String,
+    names: Names,
+    /// Made from `config.json`; `None` where the container's is used.
+    own_metadata: Option<Metadata>,
 }
 
-fn describe(container: &Container<'_>, config: &Config) -> Result<ModelInfo> {
-    let metadata = container.metadata();
-    Ok(ModelInfo {
-        architecture: metadata.required_str("general.architecture")?.to_owned(),
-        name: metadata.str("general.name")?.unwrap_or("").to_owned(),
-        layers: config.layers as u32,
-        embedding: config.embedding as u32,
-        heads: config.heads as u32,
-        kv_heads: config.kv_heads as u32,
-        head_size: config.head_dim as u32,
-        feed_forward: config.feed_forward as u32,
-        vocabulary: config.vocabulary as u32,
-        context: config.context as u32,
-        parameters: container.tensors().iter().map(Tensor::elements).sum(),
-        file_bytes: container.file_size(),
-        packed_bytes: 0,
-        bytes_per_token: 0,
-        is_encoder: false,
-    })
+impl File {
+    fn read(container: &Container<'_>) -> Result<File> {
+        let (names, own_metadata) = describe(container)?;
+        let metadata = own_metadata.as_ref().unwrap_or(container.metadata());
+        Ok(File {
+            architecture: metadata.required_str("general.architecture")?.to_owned(),
+            names,
+            own_metadata,
+        })
+    }
+
+    fn metadata<'m>(&'m self, container: &'m Container<'_>) -> &'m Metadata {
+        self.own_metadata.as_ref().unwrap_or(container.metadata())
+    }
+
+    fn unknown(&self) -> Error {
+        Error::unsupported(format!(
+            "metadata key general.architecture: \"{}\" is not supported; {ARCHITECTURES} are",
+            self.architecture
+        ))
+    }
+
+    fn numbers(&self, container: &Container<'_>) -> Result<Numbers> {
+        let (metadata, architecture) = (self.metadata(container), self.architecture.as_str());
+        let vocabulary = || {
+            let name = self.names.of(EMBEDDING);
+            let embedding = container
+                .tensor(&name)
+                .ok_or_else(|| Error::format(format!("required tensor {name} is missing")))?;
+            bounded("vocabulary", embedding.rows(), 1 << 28)
+        };
+        match architecture {
+            "llama" => Config::read(metadata, architecture, vocabulary()?).map(Numbers::Decoder),
+            "gemma-embedding" => {
+                GemmaEmbedding::config(metadata, architecture, vocabulary()?).map(Numbers::Encoder)
+            }
+            "bert" | "nomic-bert" => {
+                Bert::config(metadata, architecture, vocabulary()?).map(Numbers::Encoder)
+            }
+            _ => Err(self.unknown()),
+        }
+    }
+
+    fn load(
+        &self,
+        numbers: Numbers,
+        container: &Container<'_>,
+        loader: &mut Loader<'_, '_, '_>,
+    ) -> Result<Weights> {
+        let (metadata, architecture) = (self.metadata(container), self.architecture.as_str());
+        let config = match numbers {
+            Numbers::Decoder(config) => return Ok(Weights::Llama(Box::new(Llama::load(config, loader)?))),
+            Numbers::Encoder(config) => config,
+        };
+        let width = config.embedding;
+        let encoder: Box<dyn Encoder> = match architecture {
+            "gemma-embedding" => Box::new(GemmaEmbedding::load(config, metadata, architecture, loader)?),
+            "bert" | "nomic-bert" => Box::new(Bert::load(config, metadata, architecture, loader)?),
+            _ => return Err(self.unknown()),
+        };
+        let dense = load_dense(metadata, architecture, width, loader)?;
+        Ok(Weights::Encoder { encoder, dense })
+    }
+
+    fn info(&self, container: &Container<'_>, numbers: &Numbers) -> Result<ModelInfo> {
+        let metadata = self.metadata(container);
+        let mut info = ModelInfo {
+            architecture: self.architecture.clone(),
+            name: metadata.str("general.name")?.unwrap_or("").to_owned(),
+            layers: 0,
+            embedding: 0,
+            heads: 0,
+            kv_heads: 0,
+            head_size: 0,
+            feed_forward: 0,
+            vocabulary: 0,
+            context: 0,
+            parameters: container.tensors().iter().map(Tensor::elements).sum(),
+            file_bytes: container.file_size(),
+            packed_bytes: 0,
+            bytes_per_token: 0,
+            is_encoder: false,
+            embeddings: None,
+        };
+        macro_rules! copy {
+            ($config:ident) => {
+                info.layers = $config.layers as u32;
+                info.embedding = $config.embedding as u32;
+                info.heads = $config.heads as u32;
+                info.kv_heads = $config.kv_heads as u32;
+                info.head_size = $config.head_dim as u32;
+                info.feed_forward = $config.feed_forward as u32;
+                info.vocabulary = $config.vocabulary as u32;
+                info.context = $config.context as u32;
+            };
+        }
+        match numbers {
+            Numbers::Decoder(config) => {
+                copy!(config);
+            }
+            Numbers::Encoder(config) => {
+                copy!(config);
+                info.is_encoder = true;
+                let folder = container.format() == Format::Safetensors;
+                let width = config.embedding;
+                let mut embeddings =
+                    EmbeddingInfo::read(container, metadata, &self.architecture, folder, width)?;
+                if let Some(dense) = container.tensor("dense_3.weight") {
+                    embeddings.dimensions = dense.rows() as u32;
+                    embeddings.dense_layers = 2;
+                }
+                info.embeddings = Some(embeddings);
+            }
+        }
+        Ok(info)
+    }
 }
 
 /// Vectors as f32, and the metadata as it is kept: an estimate, for the user's account of memory.

@@ -84,7 +84,7 @@ impl<'a> Carver<'a> {
     }
 
     /// The next buffer, of the product of `dimensions` values; empty when only counting.
-    fn take<T: Plain>(&mut self, dimensions: &[usize]) -> Result<&'a mut [T]> {
+    pub(super) fn take<T: Plain>(&mut self, dimensions: &[usize]) -> Result<&'a mut [T]> {
         let overflow = || Error::no_memory("a session of this size needs more bytes than can be addressed");
         let count = dimensions
             .iter()
@@ -113,7 +113,7 @@ impl<'a> Carver<'a> {
             .ok_or_else(|| Error::invalid(format!("the arena is not aligned to {ALIGNMENT} bytes")))
     }
 
-    fn activations(
+    pub(super) fn activations(
         &mut self,
         tokens: usize,
         columns: usize,

@@ -2,7 +2,7 @@
 
 use super::config::Config;
 use super::llama::Batch;
-use super::model::Model;
+use super::model::{Model, Numbers};
 use super::plan::{Buffers, Carver, Limits, carve};
 use crate::base::cancel::Cancel;
 use crate::base::error::{Error, Result, Status};
@@ -106,18 +106,23 @@ struct Lists {
 impl Session {
     /// The bytes that a session needs, computed before anything is allocated.
     pub fn bytes(model: &Model, options: &SessionOptions) -> Result<SessionMemory> {
-        let limits = read_options(model.llama().config(), options, model.runtime().threads())?;
+        let limits = read_options(model.decoder()?.config(), options, model.runtime().threads())?;
         measure(model.llama().config(), &limits, model.llama().input_bytes())
     }
 
     /// Like [`Session::bytes`], for a model that is not loaded: an upper bound.
-    pub fn bytes_for(config: &Config, options: &SessionOptions, threads: usize) -> Result<SessionMemory> {
-        measure(config, &read_options(config, options, threads)?, 4)
+    pub fn bytes_for(numbers: &Numbers, options: &SessionOptions, threads: usize) -> Result<SessionMemory> {
+        match numbers {
+            Numbers::Decoder(config) => measure(config, &read_options(config, options, threads)?, 4),
+            Numbers::Encoder(_) => Err(Error::unsupported(
+                "the model is an encoder: it has no sequences, but gives embeddings",
+            )),
+        }
     }
 
     /// A session in `arena`, or in memory of its own.
     pub fn new(model: &Arc<Model>, options: &SessionOptions, arena: Option<Buffer>) -> Result<Session> {
-        let limits = read_options(model.llama().config(), options, model.runtime().threads())?;
+        let limits = read_options(model.decoder()?.config(), options, model.runtime().threads())?;
         let memory = Session::bytes(model, options)?;
         if options.memory_limit > 0 && memory.total > options.memory_limit {
             return Err(Error::no_memory(format!(

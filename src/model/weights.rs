@@ -1,12 +1,16 @@
 //! Loads tensors by name and packs them, on all threads, returning the file's pages as it goes.
 
+use super::names::Names;
+use super::table::RowTable;
 use crate::base::cancel::Cancel;
 use crate::base::error::{Error, Result, Status, Within};
 use crate::base::matrix::Pieces;
 use crate::format::container::{Container, Tensor};
+use crate::format::dtype::DataType;
+use crate::ops::linear::Linear;
 use crate::ops::runtime::Runtime;
 use crate::quant::packed::{Layout, PANEL, PackedMatrix, pack_panel};
-use crate::quant::scalar::dequantize_row;
+use crate::quant::scalar::{dequantize_row, quantize_row};
 use std::sync::{Mutex, PoisonError};
 
 /// Called with the bytes done and in all; false cancels.
@@ -44,37 +48,52 @@ impl RowOrder {
     }
 }
 
-/// Reads the tensors of one file.
+/// What a loader reads, and what limits it.
+#[derive(Clone, Copy)]
+pub struct LoadSource<'a, 'c> {
+    /// Threads and memory.
+    pub runtime: &'a Runtime,
+    /// The file.
+    pub container: &'a Container<'c>,
+    /// How the file names its tensors.
+    pub names: &'a Names,
+    /// Matrices of floats are stored as this type, where their rows fill its blocks.
+    pub weights: Option<DataType>,
+    /// Stops the loading.
+    pub cancel: Option<&'a Cancel>,
+    /// The most bytes that packed weights may take; 0 for no limit.
+    pub limit: u64,
+}
+
+impl LoadSource<'_, '_> {
+    /// The type that a tensor's rows are stored as.
+    pub fn stored_type(&self, tensor: &Tensor) -> DataType {
+        let is_float = matches!(tensor.dtype, DataType::F32 | DataType::F16 | DataType::BF16);
+        self.weights
+            .filter(|dtype| is_float && tensor.columns().is_multiple_of(dtype.block_length()))
+            .unwrap_or(tensor.dtype)
+    }
+}
+
+/// Reads the tensors of one file, by their GGUF names.
 pub struct Loader<'a, 'c, 'p> {
-    runtime: &'a Runtime,
-    container: &'a Container<'c>,
+    source: LoadSource<'a, 'c>,
     progress: Option<Progress<'p>>,
-    cancel: Option<&'a Cancel>,
     done: u64,
     total: u64,
     packed: u64,
-    limit: u64,
 }
 
 impl<'a, 'c, 'p> Loader<'a, 'c, 'p> {
-    /// A loader. A `limit` above 0 is the most bytes that packed weights may take.
-    pub fn new(
-        runtime: &'a Runtime,
-        container: &'a Container<'c>,
-        progress: Option<Progress<'p>>,
-        cancel: Option<&'a Cancel>,
-        limit: u64,
-    ) -> Loader<'a, 'c, 'p> {
-        let total = container.tensors().iter().map(|tensor| tensor.bytes).sum();
+    /// A loader.
+    pub fn new(source: LoadSource<'a, 'c>, progress: Option<Progress<'p>>) -> Loader<'a, 'c, 'p> {
+        let tensors = source.container.tensors();
         Loader {
-            runtime,
-            container,
+            source,
             progress,
-            cancel,
             done: 0,
-            total,
+            total: tensors.iter().map(|tensor| tensor.bytes).sum(),
             packed: 0,
-            limit,
         }
     }
 
@@ -85,19 +104,28 @@ impl<'a, 'c, 'p> Loader<'a, 'c, 'p> {
 
     /// Whether the file has a tensor.
     pub fn has(&self, name: &str) -> bool {
-        self.container.tensor(name).is_some()
+        self.find(name).is_some()
+    }
+
+    /// Rows of a tensor that the file may lack.
+    pub fn rows(&self, name: &str) -> Option<usize> {
+        self.find(name).map(Tensor::rows)
+    }
+
+    fn find(&self, name: &str) -> Option<&'a Tensor> {
+        self.source.container.tensor(&self.source.names.of(name))
     }
 
     /// The tensor `name`, which must be `rows` x `columns`.
     fn tensor(&self, name: &str, rows: usize, columns: usize) -> Result<&'a Tensor> {
-        let tensor = self
-            .container
-            .tensor(name)
-            .ok_or_else(|| Error::format(format!("required tensor {name} is missing")))?;
+        let tensor = self.find(name).ok_or_else(|| {
+            let name = self.source.names.of(name);
+            Error::format(format!("required tensor {name} is missing"))
+        })?;
         if tensor.columns() != columns || tensor.rows() != rows {
             return Err(Error::format(format!(
-                "tensor {name}: found the shape {:?}, expected {columns} x {rows}",
-                tensor.shape
+                "tensor {}: found the shape {:?}, expected {columns} x {rows}",
+                tensor.name, tensor.shape
             )));
         }
         Ok(tensor)
@@ -106,14 +134,10 @@ impl<'a, 'c, 'p> Loader<'a, 'c, 'p> {
     /// A vector of `length` values, as f32.
     pub fn vector(&mut self, name: &str, length: usize) -> Result<Vec<f32>> {
         let tensor = self.tensor(name, 1, length)?;
-        let mut values = Vec::new();
-        values
-            .try_reserve_exact(length)
-            .map_err(|_| Error::no_memory(format!("cannot allocate {length} values")))?;
-        values.resize(length, 0.0);
+        let mut values = zeros(length)?;
         let mut scratch = Vec::new();
-        let bytes = self.container.rows(tensor, 0, 1, &mut scratch)?;
-        dequantize_row(tensor.dtype, bytes, &mut values).within(|| format!("tensor {name}"))?;
+        let bytes = self.source.container.rows(tensor, 0, 1, &mut scratch)?;
+        dequantize_row(tensor.dtype, bytes, &mut values).within(|| format!("tensor {}", tensor.name))?;
         self.advance(tensor)?;
         Ok(values)
     }
@@ -135,30 +159,102 @@ impl<'a, 'c, 'p> Loader<'a, 'c, 'p> {
         columns: usize,
         order: RowOrder,
     ) -> Result<PackedMatrix> {
-        let tensor = self.tensor(name, rows, columns)?;
-        let place = || format!("tensor {name}");
-        let bytes = PackedMatrix::bytes_for(tensor.dtype, rows, columns).within(place)? as u64;
-        if self.limit > 0 && self.packed + bytes > self.limit {
-            return Err(Error::no_memory(format!(
-                "the weights do not fit into the memory limit of {} bytes: at least {} are needed",
-                self.limit,
-                self.packed + bytes
-            )));
+        self.pack(&[(name, rows)], columns, order)
+    }
+
+    /// Matrices with the same inputs, whose outputs stand side by side: packed as one where they have one type.
+    pub fn stack(
+        &mut self,
+        parts: &[(&str, usize)],
+        columns: usize,
+        bias: Option<Vec<f32>>,
+    ) -> Result<Linear> {
+        let mut types = Vec::new();
+        for &(name, rows) in parts {
+            types.push(self.source.stored_type(self.tensor(name, rows, columns)?));
         }
-        let mut matrix =
-            PackedMatrix::new(tensor.dtype, rows, columns, self.runtime.allocator()).within(place)?;
-        let source = Source {
-            runtime: self.runtime,
-            container: self.container,
-            cancel: self.cancel,
-            tensor,
+        let matrices = if types.windows(2).all(|pair| pair[0] == pair[1]) {
+            vec![self.pack(parts, columns, RowOrder::Stored)?]
+        } else {
+            parts
+                .iter()
+                .map(|&(name, rows)| self.matrix(name, rows, columns, RowOrder::Stored))
+                .collect::<Result<Vec<PackedMatrix>>>()?
+        };
+        Linear::new(matrices, bias)
+    }
+
+    /// Packs tensors of one type one below the other.
+    fn pack(&mut self, parts: &[(&str, usize)], columns: usize, order: RowOrder) -> Result<PackedMatrix> {
+        let mut tensors = Vec::new();
+        let mut rows = 0;
+        for &(name, count) in parts {
+            tensors.push((rows, self.tensor(name, count, columns)?));
+            rows += count;
+        }
+        let first = tensors[0].1;
+        let dtype = self.source.stored_type(first);
+        let place = || format!("tensor {}", first.name);
+        let bytes = PackedMatrix::bytes_for(dtype, rows, columns).within(place)?;
+        self.take(bytes)?;
+        let allocator = self.source.runtime.allocator();
+        let mut matrix = PackedMatrix::new(dtype, rows, columns, allocator).within(place)?;
+        let stack = Stack {
+            source: self.source,
+            tensors: &tensors,
+            dtype,
             order,
         };
-        source.pack(&mut matrix).within(place)?;
-        self.packed += bytes;
-        self.container.release(tensor);
-        self.advance(tensor)?;
+        stack.pack(&mut matrix).within(place)?;
+        for (_, tensor) in tensors {
+            self.source.container.release(tensor);
+            self.advance(tensor)?;
+        }
         Ok(matrix)
+    }
+
+    /// A table whose rows are looked up.
+    pub fn table(&mut self, name: &str, rows: usize, columns: usize) -> Result<RowTable> {
+        let tensor = self.tensor(name, rows, columns)?;
+        self.table_of(tensor, self.source.stored_type(tensor))
+    }
+
+    /// A table whose rows are looked up, as f32.
+    pub fn table_f32(&mut self, name: &str, rows: usize, columns: usize) -> Result<RowTable> {
+        let tensor = self.tensor(name, rows, columns)?;
+        self.table_of(tensor, DataType::F32)
+    }
+
+    fn table_of(&mut self, tensor: &'a Tensor, dtype: DataType) -> Result<RowTable> {
+        let place = || format!("tensor {}", tensor.name);
+        let (rows, columns) = (tensor.rows(), tensor.columns());
+        let bytes = RowTable::bytes_for(dtype, rows, columns).within(place)?;
+        self.take(bytes)?;
+        let allocator = self.source.runtime.allocator();
+        let mut table = RowTable::new(dtype, rows, columns, allocator).within(place)?;
+        let stack = Stack {
+            source: self.source,
+            tensors: &[(0, tensor)],
+            dtype,
+            order: RowOrder::Stored,
+        };
+        stack.copy(&mut table, rows).within(place)?;
+        self.source.container.release(tensor);
+        self.advance(tensor)?;
+        Ok(table)
+    }
+
+    /// Counts bytes of weights against the limit.
+    fn take(&mut self, bytes: usize) -> Result<()> {
+        let packed = self.packed.saturating_add(bytes as u64);
+        if self.source.limit > 0 && packed > self.source.limit {
+            return Err(Error::no_memory(format!(
+                "the weights do not fit into the memory limit of {} bytes: at least {packed} are needed",
+                self.source.limit
+            )));
+        }
+        self.packed = packed;
+        Ok(())
     }
 
     /// Reports progress; an error when the caller has had enough.
@@ -168,43 +264,74 @@ impl<'a, 'c, 'p> Loader<'a, 'c, 'p> {
             Some(progress) => progress(self.done, self.total),
             None => true,
         };
-        if !go_on || self.cancel.is_some_and(Cancel::is_fired) {
+        if !go_on || self.source.cancel.is_some_and(Cancel::is_fired) {
             return Err(Error::new(Status::Cancelled, "loading was cancelled"));
         }
         Ok(())
     }
 }
 
-/// The rows of one tensor, read by several threads.
-struct Source<'a, 'c> {
-    runtime: &'a Runtime,
-    container: &'a Container<'c>,
-    cancel: Option<&'a Cancel>,
-    tensor: &'a Tensor,
+fn zeros(count: usize) -> Result<Vec<f32>> {
+    let mut values = Vec::new();
+    values
+        .try_reserve_exact(count)
+        .map_err(|_| Error::no_memory(format!("cannot allocate {count} values")))?;
+    values.resize(count, 0.0);
+    Ok(values)
+}
+
+/// The rows of tensors that stand one below the other, read by several threads.
+struct Stack<'a, 'c, 't> {
+    source: LoadSource<'a, 'c>,
+    /// Each with its first row in the stack.
+    tensors: &'t [(usize, &'a Tensor)],
+    /// What the rows become.
+    dtype: DataType,
     order: RowOrder,
 }
 
-impl Source<'_, '_> {
+impl Stack<'_, '_, '_> {
     fn pack(&self, matrix: &mut PackedMatrix) -> Result<()> {
-        const PANELS: usize = 4;
         let (layout, rows, blocks) = (*matrix.layout(), matrix.rows(), matrix.blocks());
         let (panels, panel_bytes) = (matrix.panels(), matrix.panel_bytes());
+        self.in_pieces(panels, panel_bytes, matrix.bytes_mut(), |panel, bytes| {
+            let first = panel * PANEL;
+            self.pack_rows(&layout, first, PANEL.min(rows - first), blocks, bytes)
+        })
+    }
+
+    fn copy(&self, table: &mut RowTable, rows: usize) -> Result<()> {
+        let row_bytes = table.row_bytes();
+        self.in_pieces(rows, row_bytes, table.bytes_mut(), |row, bytes| {
+            let mut scratch = Row::default();
+            bytes.copy_from_slice(self.row(row, &mut scratch)?);
+            Ok(())
+        })
+    }
+
+    /// Fills `count` pieces of `size` bytes on all threads; returns one of the errors, if there are any.
+    fn in_pieces(
+        &self,
+        count: usize,
+        size: usize,
+        bytes: &mut [u8],
+        fill: impl Fn(usize, &mut [u8]) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let per_chunk = ((64 << 10) / size.max(1)).clamp(1, count.max(1));
         let failure = Mutex::new(None);
-        let pieces = Pieces::new(matrix.bytes_mut(), PANELS * panel_bytes);
-        self.runtime
-            .pool()
-            .divide(panels.div_ceil(PANELS), pieces, |chunk, piece| {
-                if self.cancel.is_some_and(Cancel::is_fired) {
+        let pieces = Pieces::new(bytes, per_chunk * size);
+        let chunks = count.div_ceil(per_chunk);
+        self.source.runtime.pool().divide(chunks, pieces, |chunk, part| {
+            if self.source.cancel.is_some_and(Cancel::is_fired) {
+                return;
+            }
+            for (index, piece) in part.chunks_exact_mut(size).enumerate() {
+                if let Err(error) = fill(chunk * per_chunk + index, piece) {
+                    *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                     return;
                 }
-                for (index, panel) in piece.chunks_exact_mut(panel_bytes).enumerate() {
-                    let first = (chunk * PANELS + index) * PANEL;
-                    let count = PANEL.min(rows - first);
-                    if let Err(error) = self.pack_rows(&layout, first, count, blocks, panel) {
-                        *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                    }
-                }
-            });
+            }
+        });
         match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some(error) => Err(error),
             None => Ok(()),
@@ -220,11 +347,12 @@ impl Source<'_, '_> {
         blocks: usize,
         panel: &mut [u8],
     ) -> Result<()> {
-        let (tensor, order) = (self.tensor, self.order);
         let mut slices: [&[u8]; PANEL] = [&[]; PANEL];
-        let mut scratch: [Vec<u8>; PANEL] = Default::default();
-        if order == RowOrder::Stored {
-            let bytes = self.container.rows(tensor, first, count, &mut scratch[0])?;
+        let mut scratch: [Row; PANEL] = Default::default();
+        let (_, tensor) = self.tensors[0];
+        if self.order == RowOrder::Stored && self.tensors.len() == 1 && tensor.dtype == self.dtype {
+            let bytes = &mut scratch[0].stored;
+            let bytes = self.source.container.rows(tensor, first, count, bytes)?;
             for (slice, row) in slices
                 .iter_mut()
                 .zip(bytes.chunks_exact(tensor.row_bytes().max(1)))
@@ -233,14 +361,41 @@ impl Source<'_, '_> {
             }
         } else {
             for (index, (slice, scratch)) in slices.iter_mut().zip(&mut scratch).take(count).enumerate() {
-                *slice = self
-                    .container
-                    .rows(tensor, order.source(first + index), 1, scratch)?;
+                *slice = self.row(self.order.source(first + index), scratch)?;
             }
         }
         pack_panel(layout, &slices[..count], blocks, panel);
         Ok(())
     }
+
+    /// One row of the stack, as `dtype`.
+    fn row<'s>(&'s self, row: usize, scratch: &'s mut Row) -> Result<&'s [u8]> {
+        let index = self.tensors.partition_point(|&(first, _)| first <= row).max(1) - 1;
+        let (first, tensor) = self.tensors[index];
+        let stored = self
+            .source
+            .container
+            .rows(tensor, row - first, 1, &mut scratch.stored)?;
+        if tensor.dtype == self.dtype {
+            return Ok(stored);
+        }
+        scratch.values = zeros(tensor.columns())?;
+        dequantize_row(tensor.dtype, stored, &mut scratch.values)?;
+        scratch.converted.clear();
+        scratch
+            .converted
+            .resize(self.dtype.row_bytes(tensor.columns())?, 0);
+        quantize_row(self.dtype, &scratch.values, &mut scratch.converted)?;
+        Ok(&scratch.converted)
+    }
+}
+
+/// What reading and converting a row needs.
+#[derive(Default)]
+struct Row {
+    stored: Vec<u8>,
+    values: Vec<f32>,
+    converted: Vec<u8>,
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use super::runtime::Runtime;
 use crate::base::error::{Error, Result};
 use crate::base::matrix::MatrixMut;
 use crate::kernels::Kernels;
+use crate::kernels::activation::Activation;
 use crate::quant::activations::{ActivationMemory, Activations, ActivationsMut, Form, SUPER_BLOCK, restore};
 use crate::quant::packed::{BLOCK, PANEL, PackedMatrix};
 
@@ -60,6 +61,13 @@ impl Linear {
     /// Bytes of the packed weights.
     pub fn bytes(&self) -> usize {
         self.parts.iter().map(|part| part.bytes().len()).sum()
+    }
+
+    /// The form of activations that all parts need; `None` when they need different ones.
+    pub fn form(&self) -> Option<Form> {
+        let mut forms = self.forms();
+        let first = forms.next();
+        first.filter(|_| forms.next().is_none())
     }
 
     fn panels(&self) -> usize {
@@ -276,82 +284,95 @@ pub fn rows_per_chunk(rows: usize, columns: usize) -> usize {
 /// Tokens whose hidden values stand in scratch memory at a time, before they are quantized: they stay in L2.
 const GATED_TOKENS: usize = 96;
 
-/// Scratch values that [`gated`] needs for each thread: hidden values of a super-block, and the up values of a block.
-pub const GATED_SCRATCH: usize = GATED_TOKENS * (SUPER_BLOCK + BLOCK);
+/// Scratch values that [`Hidden::apply`] needs for each thread: gate and up values of a super-block.
+pub const GATED_SCRATCH: usize = 2 * GATED_TOKENS * SUPER_BLOCK;
 
-/// `hidden = activation(gate * x) * (up * x)`, quantized for the next matmul as it is made, so that all of it never
-/// stands in memory as f32.
-pub fn gated<'m>(
-    runtime: &Runtime,
-    gate: &PackedMatrix,
-    up: &PackedMatrix,
-    x: &Activations<'_>,
-    form: Form,
-    hidden: &'m mut ActivationMemory<'_>,
-    scratch: &mut [f32],
-) -> ActivationsMut<'m> {
-    let rows = gate.rows();
-    let Some(mut y) = hidden.shape(form, x.tokens, rows) else {
-        unreachable!("the plan carved activations for every matrix of the model")
-    };
-    let chunks = rows.div_ceil(SUPER_BLOCK);
-    runtime.pool().divide_with(
-        chunks,
-        y.by_super_blocks(),
-        scratch,
-        |chunk, mut part, scratch| {
-            let first = chunk * SUPER_BLOCK;
-            let columns = SUPER_BLOCK.min(rows - first);
-            let (hidden, up_values) = scratch.split_at_mut(GATED_TOKENS * SUPER_BLOCK);
-            for token in (0..x.tokens).step_by(GATED_TOKENS) {
-                let x = x.slice(token, GATED_TOKENS.min(x.tokens - token));
-                for block in (0..columns).step_by(BLOCK) {
-                    gated_block(
-                        runtime.kernels(),
-                        gate,
-                        up,
-                        &x,
-                        first + block,
-                        (block, columns),
-                        hidden,
-                        up_values,
-                    );
-                }
-                for (index, row) in hidden.chunks_exact(columns).take(x.tokens).enumerate() {
-                    runtime.kernels().activate(form, row, &mut part, token + index);
-                }
-            }
-        },
-    );
-    y
+/// The first half of a feed-forward network: `activation(up * x + bias)`, or with a gate
+/// `activation(gate * x + bias) * (up * x + bias)`.
+#[derive(Clone, Copy)]
+pub struct Hidden<'a> {
+    /// Weights of the gate, where there is one; as many rows as `up`.
+    pub gate: Option<&'a PackedMatrix>,
+    /// Added to the gate, one value per row.
+    pub gate_bias: Option<&'a [f32]>,
+    /// Weights.
+    pub up: &'a PackedMatrix,
+    /// One value per row.
+    pub up_bias: Option<&'a [f32]>,
+    /// What is applied to the gate, or to all where there is none.
+    pub activation: Activation,
 }
 
-/// The hidden values of up to 32 rows from `row` on, into column `at.0` of the `at.1` columns of `hidden`.
-#[allow(clippy::too_many_arguments)] // The pieces of one step; a struct would only rename them.
-fn gated_block(
-    kernels: &Kernels,
-    gate: &PackedMatrix,
-    up: &PackedMatrix,
-    x: &Activations<'_>,
-    row: usize,
-    at: (usize, usize),
-    hidden: &mut [f32],
-    up_values: &mut [f32],
-) {
-    let panels = row / PANEL..((row + BLOCK) / PANEL).min(gate.panels());
-    let count = (panels.end * PANEL).min(gate.rows()) - row;
-    let mut gates = dense(hidden, x.tokens, at.1);
-    kernels.matmul(
-        gate,
-        panels.clone(),
-        x,
-        gates.columns_mut(at.0, count),
-        None,
-        false,
-    );
-    kernels.matmul(up, panels, x, dense(up_values, x.tokens, count), None, false);
-    for (token, up) in up_values.chunks_exact(count).take(x.tokens).enumerate() {
-        kernels.silu_gate(&mut gates.row(token)[at.0..at.0 + count], up);
+impl Hidden<'_> {
+    /// The hidden values of `x`, quantized for the next matmul as they are made, so that all of them never stand in
+    /// memory as f32. `scratch` takes [`GATED_SCRATCH`] values for each thread.
+    pub fn apply<'m>(
+        &self,
+        runtime: &Runtime,
+        x: &Activations<'_>,
+        form: Form,
+        hidden: &'m mut ActivationMemory<'_>,
+        scratch: &mut [f32],
+    ) -> ActivationsMut<'m> {
+        let rows = self.up.rows();
+        let Some(mut y) = hidden.shape(form, x.tokens, rows) else {
+            unreachable!("the plan carved activations for every matrix of the model")
+        };
+        let chunks = rows.div_ceil(SUPER_BLOCK);
+        runtime.pool().divide_with(
+            chunks,
+            y.by_super_blocks(),
+            scratch,
+            |chunk, mut part, scratch| {
+                let first = chunk * SUPER_BLOCK;
+                let columns = SUPER_BLOCK.min(rows - first);
+                let (gates, ups) = scratch.split_at_mut(GATED_TOKENS * SUPER_BLOCK);
+                for token in (0..x.tokens).step_by(GATED_TOKENS) {
+                    let x = x.slice(token, GATED_TOKENS.min(x.tokens - token));
+                    self.multiply(runtime.kernels(), &x, first, columns, gates, ups);
+                    let rows = gates.chunks_exact_mut(columns).zip(ups.chunks_exact(columns));
+                    for (index, (row, up)) in rows.take(x.tokens).enumerate() {
+                        let kernels = runtime.kernels();
+                        match self.gate {
+                            Some(_) => kernels.gate(self.activation, row, up),
+                            None => kernels.activation(self.activation, row),
+                        }
+                        kernels.activate(form, row, &mut part, token + index);
+                    }
+                }
+            },
+        );
+        y
+    }
+
+    /// The values of `columns` rows of weights from `first` on: of the gate and, in `ups`, those that it lets through;
+    /// without a gate only the former. Gate and up take turns, so that the inputs stay in L1 for both.
+    fn multiply(
+        &self,
+        kernels: &Kernels,
+        x: &Activations<'_>,
+        first: usize,
+        columns: usize,
+        gates: &mut [f32],
+        ups: &mut [f32],
+    ) {
+        let mut gates = dense(gates, x.tokens, columns);
+        let mut ups = dense(ups, x.tokens, columns);
+        for block in (0..columns).step_by(BLOCK) {
+            let count = BLOCK.min(columns - block);
+            let rows = first + block..first + block + count;
+            let panels = rows.start / PANEL..rows.end.div_ceil(PANEL);
+            let up_bias = self.up_bias.map(|bias| &bias[rows.clone()]);
+            let Some(gate) = self.gate else {
+                let to = gates.columns_mut(block, count);
+                kernels.matmul(self.up, panels, x, to, up_bias, false);
+                continue;
+            };
+            let gate_bias = self.gate_bias.map(|bias| &bias[rows.clone()]);
+            let to = gates.columns_mut(block, count);
+            kernels.matmul(gate, panels.clone(), x, to, gate_bias, false);
+            kernels.matmul(self.up, panels, x, ups.columns_mut(block, count), up_bias, false);
+        }
     }
 }
 

@@ -2,5 +2,8 @@
 pub mod attention;
 pub mod linear;
 pub mod matrix;
+pub mod ragged;
+pub mod residual;
+pub mod rope;
 pub mod rows;
 pub mod runtime;

@@ -27,6 +27,7 @@ mod word_piece;
 pub use stream::StreamDecoder;
 
 use crate::base::error::{Error, Result};
+use crate::format::container::Format;
 use crate::format::metadata::Metadata;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -171,6 +172,18 @@ pub fn from_metadata(metadata: &Metadata) -> Result<Arc<dyn Tokenizer>> {
             "{MODEL} is {other:?}, which is not known; known are {MODELS}"
         ))),
     }
+}
+
+/// The tokenizer of a model: from its metadata, or from the files in its folder.
+pub fn of_model(model: &crate::model::model::Model) -> Result<Arc<dyn Tokenizer>> {
+    if model.format() == Format::Gguf {
+        return from_metadata(model.metadata());
+    }
+    let json = model.sidecar("tokenizer.json")?.ok_or_else(|| {
+        Error::not_found("the model's folder has no tokenizer.json, which is needed to read text")
+    })?;
+    let config = model.sidecar("tokenizer_config.json")?;
+    from_tokenizer_json(&json, config.as_deref())
 }
 
 /// The tokenizer of a `tokenizer.json`; `config` is the `tokenizer_config.json` beside it, which names the
