@@ -7,6 +7,7 @@
 mod kernels_support;
 
 use kernels_support::*;
+use mantle::kernels::activation::Activation;
 use mantle::kernels::simd::LANES;
 use mantle::kernels::{Isa, Kernels};
 use mantle::quant::activations::{BIASES, Form};
@@ -220,7 +221,7 @@ fn the_gate_is_silu_times_up() {
             .collect();
         for (name, kernels) in Kernels::every() {
             let mut found = Guarded::of(&gate);
-            kernels.silu_gate(&mut found, &up);
+            kernels.gate(Activation::Silu, &mut found, &up);
             assert_same(&format!("{name}, {length} values"), &found, &expected);
         }
     }
