@@ -10,6 +10,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use kernels_support::*;
 use mantle::base::matrix::MatrixMut;
 use mantle::format::dtype::DataType;
+use mantle::kernels::activation::Activation;
 use mantle::kernels::attention::{MAX_ROWS, scratch_length, value_dim};
 use mantle::kernels::simd::LANES;
 use mantle::kernels::{AttentionInput, CACHE_TYPES, Isa, Kernels};
@@ -111,7 +112,7 @@ fn rows(criterion: &mut Criterion) {
     group.bench_function("silu_gate", |bencher| {
         bencher.iter(|| {
             y.copy_from_slice(&x); // A gate of its own result would sink into the denormals.
-            kernels.silu_gate(black_box(&mut y), &weight);
+            kernels.gate(Activation::Silu, black_box(&mut y), &weight);
         });
     });
     let (cosine, sine) = (vec![0.6; 32], vec![0.8; 32]);
