@@ -3,6 +3,8 @@
 //!
 //! Matrix products are given in elements (multiply-adds) a second, at one token in bytes of weights.
 
+#![allow(clippy::unwrap_used)] // A failure should end the benchmark.
+
 #[path = "../tests/kernels_support/mod.rs"]
 mod kernels_support;
 

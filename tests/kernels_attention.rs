@@ -1,6 +1,8 @@
 //! Attention against float64, the same bits on every instruction set and however tokens are cut into calls, and
 //! nothing from keys that a token does not see.
 
+#![allow(clippy::unwrap_used)] // Outside of test functions too, a failure should end the test.
+
 mod kernels_support;
 
 use kernels_support::*;

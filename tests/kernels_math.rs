@@ -4,6 +4,8 @@
 //! The sweeps step over the bit patterns of all f32. `MANTLE_SWEEP_STRIDE=1 cargo test --release --test kernels_math`
 //! takes every one (minutes).
 
+#![allow(clippy::unwrap_used)] // Outside of test functions too, a failure should end the test.
+
 mod kernels_support;
 
 use kernels_support::*;

@@ -1,6 +1,8 @@
 //! Matrix products of every packed type on every instruction set of this CPU: the bits are those of scalar, scalar's
 //! values are those of a float64 product, and nothing is read or written out of bounds.
 
+#![allow(clippy::unwrap_used)] // Outside of test functions too, a failure should end the test.
+
 mod kernels_support;
 
 use kernels_support::*;

@@ -1,6 +1,8 @@
 //! The bytes of the packed layout, as `docs/packed-layout.md` gives them: a file that holds packed weights must be
 //! readable by every later version.
 
+#![allow(clippy::unwrap_used)] // Outside of test functions too, a failure should end the test.
+
 mod kernels_support;
 
 use kernels_support::*;

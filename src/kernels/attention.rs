@@ -15,6 +15,8 @@
 //! Segments are fixed by position, so a row's bits do not depend on the rows it is computed with, nor on how
 //! segments are spread over threads. (Milakov and Gimelshein 2018; Dao 2022 for the tiling.)
 
+#![allow(clippy::needless_range_loop)] // Panels and rows index several arrays of a tile at once.
+
 use super::math;
 use super::matmul::{FloatRows, float_tile, float_tile_onto, for_each_tile, tile_tokens};
 use super::simd::{LANES, Simd};
@@ -142,7 +144,7 @@ pub unsafe fn attention<S: Simd, K: FloatRows, V: FloatRows>(args: &AttentionArg
             output,
             state: output.add(rows * dim),
         };
-        start::<S>(args, &scratch, rows, dim);
+        start(args, &scratch, rows, dim);
         let (first, _) = args.range(args.position);
         let (_, end) = args.range(args.position + args.tokens - 1);
         for segment in first / SEGMENT..end.div_ceil(SEGMENT) {
@@ -158,7 +160,7 @@ pub unsafe fn attention<S: Simd, K: FloatRows, V: FloatRows>(args: &AttentionArg
 
 /// Copies and scales the queries, clears output and state.
 #[inline(always)]
-unsafe fn start<S: Simd>(args: &AttentionArgs, scratch: &Scratch, rows: usize, dim: usize) {
+unsafe fn start(args: &AttentionArgs, scratch: &Scratch, rows: usize, dim: usize) {
     // SAFETY: as the caller promises.
     unsafe {
         for token in 0..args.tokens {

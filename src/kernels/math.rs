@@ -21,7 +21,7 @@ pub unsafe fn exp<S: Simd>(x: S::F) -> S::F {
         let x = S::select_less(x, low, low, S::select_less(high, x, high, x));
         let n = S::to_int(S::mul(x, S::splat(std::f32::consts::LOG2_E)));
         let whole = S::to_float(n);
-        let r = S::fma(whole, S::splat(-0.693_359_375), x);
+        let r = S::fma(whole, S::splat(-355.0 / 512.0), x);
         let r = S::fma(whole, S::splat(2.121_944_4e-4), r);
         let mut p = S::splat(1.0 / 5040.0);
         for coefficient in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
@@ -307,7 +307,7 @@ unsafe fn find_spike<S: Simd>(x: *const f32, first: usize, end: usize) -> Peak {
 /// # Safety
 /// `length` values can be read at `x` and whole blocks written at `to`.
 #[inline(always)]
-pub unsafe fn bf16_row<S: Simd>(x: *const f32, length: usize, to: *mut u16) {
+pub unsafe fn bf16_row(x: *const f32, length: usize, to: *mut u16) {
     for i in 0..length.next_multiple_of(BLOCK) {
         // SAFETY: as the caller promises.
         unsafe {

@@ -17,6 +17,8 @@
 //! 3. The tile is [`Simd::TILE_PANELS`] by [`Simd::TILE_TOKENS`]: each loaded vector of codes serves all tokens of the
 //!    tile, each broadcast activation both panels, and all accumulators stay in registers.
 
+#![allow(clippy::needless_range_loop)] // Panels and tokens index several arrays of a tile at once.
+
 use super::decode::{Codes, Scales, Weights};
 use super::simd::{LANES, Simd};
 use crate::quant::activations::{BIASES, SUPER_BLOCK, Spike, super_blocks};

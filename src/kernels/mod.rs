@@ -195,7 +195,7 @@ impl Kernels {
         let half = dtype == DataType::F16;
         let bytes = key.len() * simd::LANES * if half { 2 } else { 4 };
         let panel = &mut panels[position / simd::LANES * bytes..][..bytes];
-        assert!(panel.as_ptr().addr() % 4 == 0);
+        assert!(panel.as_ptr().addr().is_multiple_of(4));
         // SAFETY: the panel holds `key.len()` rows of 16; it is aligned; the table was chosen for this CPU.
         unsafe { (self.store_key)(key.as_ptr(), key.len(), position, panel.as_mut_ptr(), half) }
     }

@@ -202,7 +202,7 @@ macro_rules! kernel_table {
             }
             $(#[$features])?
             unsafe fn bf16_row(x: *const f32, length: usize, to: *mut u16) {
-                unsafe { math::bf16_row::<S>(x, length, to) }
+                unsafe { math::bf16_row(x, length, to) }
             }
             $(#[$features])?
             unsafe fn rms_norm(x: *const f32, weight: *const f32, length: usize, epsilon: f32, y: *mut f32) {

@@ -1,6 +1,7 @@
 //! What the kernel tests share: random numbers, memory that ends at a forbidden page, and comparison of bits.
 
 #![allow(dead_code)] // Each test program uses a part.
+#![allow(clippy::unwrap_used)] // Outside of test functions too, a failure should end the test.
 
 use mantle::base::matrix::MatrixMut;
 use mantle::base::memory::{Allocator, HostAllocator, Plain};
