@@ -119,11 +119,20 @@ impl Pool {
             return;
         };
         let shared = &*self.shared;
+        // The first call on a thread that Rust did not start allocates its handle: better here, in every step, than
+        // in the first one that happens to park.
+        drop(std::thread::current());
+        // Closed while the new step is written down: a worker that is still in the last step could otherwise read
+        // its ticket, then the new number of chunks, and claim a chunk that the new step gives out again.
+        shared
+            .ticket
+            .0
+            .store(u64::from(*turn) << 32 | CLOSED, Ordering::SeqCst);
         *turn = turn.wrapping_add(1);
         shared
             .body
-            .store((&raw const body).cast_mut().cast(), Ordering::Relaxed);
-        shared.chunks.store(chunks, Ordering::Relaxed);
+            .store((&raw const body).cast_mut().cast(), Ordering::Release);
+        shared.chunks.store(chunks, Ordering::Release);
         shared.pending.0.store(chunks, Ordering::Relaxed);
         shared.ticket.0.store(u64::from(*turn) << 32, Ordering::SeqCst);
         for worker in &self.workers {
@@ -175,6 +184,9 @@ impl Drop for Pool {
     }
 }
 
+/// The lower half of a ticket of which nothing can be claimed: more chunks than any step has.
+const CLOSED: u64 = 0xffff_ffff;
+
 /// More threads than any machine has; a larger number is a mistake of the caller.
 pub const MAX_THREADS: usize = 1024;
 
@@ -183,10 +195,11 @@ impl Shared {
     fn take_chunks(&self, turn: u32, worker: usize) {
         loop {
             let ticket = self.ticket.0.load(Ordering::Acquire);
-            // Read before the claim: a claim that succeeds proves that the step was alive, so these were its own.
-            let chunks = self.chunks.load(Ordering::Relaxed);
-            let body = self.body.load(Ordering::Relaxed);
-            let chunk = (ticket & 0xffff_ffff) as usize;
+            // Read before the claim. Who reads the numbers of a later step also sees that its ticket was closed
+            // before they were written, so the claim fails: one that succeeds proves that these were its own.
+            let chunks = self.chunks.load(Ordering::Acquire);
+            let body = self.body.load(Ordering::Acquire);
+            let chunk = (ticket & CLOSED) as usize;
             if (ticket >> 32) as u32 != turn || chunk >= chunks {
                 return;
             }
@@ -325,6 +338,23 @@ mod tests {
                     assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 50));
                 }
             }
+        }
+    }
+
+    /// A worker that is late in a short step must not claim a chunk of the longer step that follows it.
+    #[test]
+    fn no_chunk_of_a_longer_step_is_claimed_by_the_step_before() {
+        let pool = Pool::new(4, Duration::from_micros(5), &[]).unwrap();
+        let counts: Vec<AtomicUsize> = (0..64).map(|_| AtomicUsize::new(0)).collect();
+        for step in 1..=100_000 {
+            pool.run(2, &|_, _| {});
+            pool.run(counts.len(), &|chunk, _| {
+                counts[chunk].fetch_add(1, Ordering::Relaxed);
+            });
+            let wrong = counts
+                .iter()
+                .position(|count| count.load(Ordering::Relaxed) != step);
+            assert_eq!(wrong, None, "step {step}: {counts:?}");
         }
     }
 
