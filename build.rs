@@ -20,6 +20,7 @@ const STABLE: &[&str] = &[
     "session",
     "model_info",
     "generate",
+    "embed",
     "matrix",
     "rows",
 ];

@@ -571,19 +571,30 @@ typedef struct mantle_model_options {
   void *progress_user_data;
   // Cancels loading when fired; NULL (default) for none.
   const mantle_cancel *cancel;
+  // Matrices of floats (F32, F16, BF16) are kept as this type: MANTLE_DTYPE_BF16 takes half of the memory of F32
+  // and is faster where the CPU multiplies it, MANTLE_DTYPE_Q8_0 takes a quarter and is faster still; both cost
+  // accuracy. MANTLE_WEIGHTS_KEEP (default) for the file's own types. Rows that do not fill the blocks of the
+  // type stay as they are.
+  mantle_dtype weight_type;
+  // 0.
+  uint32_t reserved;
 } mantle_model_options;
+
+// Weights keep the types that they have in the file.
+#define MANTLE_WEIGHTS_KEEP (-1)
 
 // Sets `options` to the defaults. `size` is sizeof(mantle_model_options). Any thread.
 mantle_status mantle_model_options_init(struct mantle_model_options *options,
                                         size_t size,
                                         mantle_error **error);
 
-// Opens a model file (GGUF), checks all of it and brings the weights into the layout of the kernels, on all
-// threads of the runtime. `path` has `path_length` bytes: a file name as the system takes it. `options` may
-// be NULL for the defaults. Free the model with mantle_model_free. Any thread.
-// Errors, which name the file, the field or tensor and what was found: NOT_FOUND (also a folder that holds no
-// model), IO, INVALID_ARGUMENT (a device), FORMAT (not a model, or a broken one), UNSUPPORTED (an architecture or tensor type that is
-// not computed), NO_MEMORY, CANCELLED.
+// Opens a model: a GGUF file, or a folder as Hugging Face keeps it (config.json, model.safetensors or its index,
+// tokenizer.json). Checks all of it and brings the weights into the layout of the kernels, on all threads of the
+// runtime. `path` has `path_length` bytes: a file name as the system takes it. `options` may be NULL for the
+// defaults. Free the model with mantle_model_free. Any thread.
+// Errors, which name the file, the field or tensor and what was found: NOT_FOUND (also a folder that lacks a
+// file), IO, INVALID_ARGUMENT (a device), FORMAT (not a model, or a broken one), UNSUPPORTED (an architecture or
+// tensor type that is not computed), NO_MEMORY, CANCELLED.
 MANTLE_MUST_USE
 mantle_status mantle_model_open(const mantle_runtime *runtime,
                                 const char *path,
@@ -1008,6 +1019,189 @@ mantle_status mantle_generate(mantle_session *session,
                               const mantle_cancel *cancel,
                               struct mantle_generation *result,
                               mantle_error **error);
+
+/*
+ * ------------------------------------------------------------------------------------------------
+ * Embeddings: texts to vectors
+ * ------------------------------------------------------------------------------------------------
+ *
+ * An embedder holds the memory in which an encoder works. One call takes any number of documents of any
+ * length, in flat arrays: there is no padding and no batch size to choose. The embedding of a document is the
+ * same bits whatever else is in the call, with any number of threads and on any CPU.
+ */
+
+// What the model's files say.
+#define MANTLE_POOLING_MODEL (-1)
+// None: one row for each token, without dense layers.
+#define MANTLE_POOLING_NONE 0
+// The mean of the tokens' vectors.
+#define MANTLE_POOLING_MEAN 1
+// The vector of the first token.
+#define MANTLE_POOLING_CLS 2
+// The vector of the last token.
+#define MANTLE_POOLING_LAST 3
+// As the model's files say; vectors of single tokens are not normalized.
+#define MANTLE_NORMALIZE_MODEL (-1)
+// Leave embeddings as they are.
+#define MANTLE_NORMALIZE_NO 0
+// Give embeddings length 1, so that their dot product is their cosine.
+#define MANTLE_NORMALIZE_YES 1
+// Leave tokens out at the end of documents that are too long, instead of refusing them. A text keeps the token
+// that closes it.
+#define MANTLE_EMBED_TRUNCATE (1 << 0)
+
+// The memory in which an encoder makes embeddings. Serves one thread at a time; several embedders of one model
+// may be used on several threads.
+typedef struct mantle_embedder mantle_embedder;
+
+// What a model's files say about its embeddings.
+typedef struct mantle_embedding_info {
+  // sizeof(mantle_embedding_info), set by the caller.
+  size_t struct_size;
+  // Values of an embedding that is not cut.
+  uint32_t dimensions;
+  // MANTLE_POOLING_*.
+  int32_t pooling;
+  // MANTLE_NORMALIZE_NO or MANTLE_NORMALIZE_YES.
+  int32_t normalize;
+  // Dense layers behind the pooling. An EmbeddingGemma has two; many converted files lack them, and their
+  // embeddings are not those of the original model.
+  uint32_t dense_layers;
+  // Prompts that the model was trained with: read them with mantle_model_prompt.
+  uint32_t prompts;
+  // 0.
+  uint32_t reserved;
+} mantle_embedding_info;
+
+// How large an embedder is. Set the defaults with mantle_embedder_options_init.
+typedef struct mantle_embedder_options {
+  // sizeof(mantle_embedder_options).
+  size_t struct_size;
+  // Most tokens of a document, at most what the model was trained for; 0 (default) for that, but not more
+  // than 8192. Memory grows with it.
+  uint32_t max_tokens;
+  // No flags exist yet: 0.
+  uint32_t flags;
+  // Most bytes that the embedder may take; 0 (default) for no limit.
+  uint64_t memory_limit;
+} mantle_embedder_options;
+
+// How embeddings are made. Set the defaults with mantle_embed_options_init.
+typedef struct mantle_embed_options {
+  // sizeof(mantle_embed_options).
+  size_t struct_size;
+  // MANTLE_POOLING_*; default MANTLE_POOLING_MODEL.
+  int32_t pooling;
+  // MANTLE_NORMALIZE_*; default MANTLE_NORMALIZE_MODEL.
+  int32_t normalize;
+  // Cut embeddings to this many values before they are normalized, for models trained so (Matryoshka); 0
+  // (default) for all.
+  uint32_t dimensions;
+  // MANTLE_EMBED_* bits; default 0.
+  uint32_t flags;
+  // Name of the model's prompt that is put before each text, such as "query": `prompt_length` bytes of
+  // UTF-8. NULL (default) for none. mantle_embed_tokens does not look at it.
+  const char *prompt;
+  // Bytes of `prompt`.
+  size_t prompt_length;
+} mantle_embed_options;
+
+// Tells what the model's files say about its embeddings. Any thread.
+// Errors: UNSUPPORTED (the model is a decoder).
+mantle_status mantle_model_embedding_info(const mantle_model *model,
+                                          struct mantle_embedding_info *info,
+                                          mantle_error **error);
+
+// Gives a prompt of the model: its name, and the text that is put before texts of that kind. `index` is below
+// `prompts` of mantle_embedding_info. Both are UTF-8 without a closing NUL, borrowed from the model. Any thread.
+// Errors: UNSUPPORTED (the model is a decoder), NOT_FOUND (no such index).
+mantle_status mantle_model_prompt(const mantle_model *model,
+                                  size_t index,
+                                  const char **name,
+                                  size_t *name_length,
+                                  const char **text,
+                                  size_t *text_length,
+                                  mantle_error **error);
+
+// Sets `options` to the defaults. `size` is sizeof(mantle_embedder_options). Any thread.
+mantle_status mantle_embedder_options_init(struct mantle_embedder_options *options,
+                                           size_t size,
+                                           mantle_error **error);
+
+// Sets `options` to the defaults. `size` is sizeof(mantle_embed_options). Any thread.
+mantle_status mantle_embed_options_init(struct mantle_embed_options *options,
+                                        size_t size,
+                                        mantle_error **error);
+
+// Tells how much memory an embedder with these options takes, exactly: `scratch` and `total`, which is the size
+// that its arena needs. Nothing is allocated. `options` may be NULL for the defaults. Any thread.
+// Errors: INVALID_ARGUMENT (an option out of range), UNSUPPORTED (the model is a decoder).
+mantle_status mantle_embedder_bytes(const mantle_model *model,
+                                    const struct mantle_embedder_options *options,
+                                    mantle_memory *memory,
+                                    mantle_error **error);
+
+// Makes an embedder. `options` may be NULL for the defaults. `arena` is the memory that it lives in until it is
+// freed; NULL takes as much as is needed from the runtime's allocator. Free it with mantle_embedder_free. Any
+// thread.
+// Errors: as mantle_embedder_bytes; NO_MEMORY (the arena or the memory limit is too small: the message tells
+// what is needed), BUSY (the arena holds another session or embedder).
+MANTLE_MUST_USE
+mantle_status mantle_embedder_new(const mantle_model *model,
+                                  const struct mantle_embedder_options *options,
+                                  const mantle_arena *arena,
+                                  struct mantle_embedder **out,
+                                  mantle_error **error);
+
+// Tells how much memory the embedder holds: `scratch` and `total`. Any thread.
+mantle_status mantle_embedder_memory(const struct mantle_embedder *embedder,
+                                     mantle_memory *memory,
+                                     mantle_error **error);
+
+// Frees the embedder; the arena it lived in is free for another one. NULL is accepted.
+void mantle_embedder_free(struct mantle_embedder *embedder);
+
+// Tells how many values a row has that these options give. `options` may be NULL for the defaults. Any thread.
+// Errors: INVALID_ARGUMENT (an option out of range).
+mantle_status mantle_embed_dimensions(const struct mantle_embedder *embedder,
+                                      const struct mantle_embed_options *options,
+                                      size_t *dimensions,
+                                      mantle_error **error);
+
+// Makes the embeddings of `count` texts. Text i is the UTF-8 bytes texts[offsets[i]] up to
+// texts[offsets[i + 1]]; offsets has count + 1 numbers, begins with 0 and never falls. An empty text has an
+// embedding, too: that of the tokens which the model expects around a text. Row i goes to
+// embeddings + i * stride; `stride` counts floats and is at least what mantle_embed_dimensions tells (0 for just
+// that). `options` and `cancel` may be NULL. One thread per embedder.
+// Errors, before anything is computed: INVALID_ARGUMENT (offsets, invalid UTF-8, a text of more tokens than
+// max_tokens without MANTLE_EMBED_TRUNCATE: the message tells the number of the text; MANTLE_POOLING_NONE),
+// NOT_FOUND (a prompt that the model does not have; no tokenizer), UNSUPPORTED; during the work CANCELLED: then
+// some rows may have been written. BUSY.
+MANTLE_MUST_USE
+mantle_status mantle_embed_texts(struct mantle_embedder *embedder,
+                                 const char *texts,
+                                 const size_t *offsets,
+                                 size_t count,
+                                 const struct mantle_embed_options *options,
+                                 float *embeddings,
+                                 size_t stride,
+                                 const mantle_cancel *cancel,
+                                 mantle_error **error);
+
+// Like mantle_embed_texts, from token ids: document i is tokens[offsets[i]] up to tokens[offsets[i + 1]], with the
+// tokens that the model expects around a text, at least one. With MANTLE_POOLING_NONE there is a row for each
+// token instead of each document.
+// Errors: as mantle_embed_texts; INVALID_ARGUMENT (a document without tokens, an id outside the vocabulary).
+MANTLE_MUST_USE
+mantle_status mantle_embed_tokens(struct mantle_embedder *embedder,
+                                  const mantle_token *tokens,
+                                  const size_t *offsets,
+                                  size_t count,
+                                  const struct mantle_embed_options *options,
+                                  float *embeddings,
+                                  size_t stride,
+                                  const mantle_cancel *cancel,
+                                  mantle_error **error);
 
 /*
  * ------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 use mantle::ffi::arena::mantle_arena_info;
+use mantle::ffi::embed::{mantle_embed_options, mantle_embedder_options, mantle_embedding_info};
 use mantle::ffi::generate::{mantle_generate_options, mantle_generation};
 use mantle::ffi::matrix::mantle_matrix_info;
 use mantle::ffi::model::mantle_model_options;
@@ -48,9 +49,18 @@ fn structures_have_their_pinned_layout_in_rust_and_in_c() {
         mantle_memory = 56 {
             struct_size = 0, total = 8, peak = 16, weights = 24, cache = 32, scratch = 40, other = 48,
         }
-        mantle_model_options = 48 {
+        mantle_model_options = 56 {
             struct_size = 0, load_mode = 8, flags = 12, memory_limit = 16, progress = 24, progress_user_data = 32,
-            cancel = 40,
+            cancel = 40, weight_type = 48, reserved = 52,
+        }
+        mantle_embedder_options = 24 { struct_size = 0, max_tokens = 8, flags = 12, memory_limit = 16 }
+        mantle_embed_options = 40 {
+            struct_size = 0, pooling = 8, normalize = 12, dimensions = 16, flags = 20, prompt = 24,
+            prompt_length = 32,
+        }
+        mantle_embedding_info = 32 {
+            struct_size = 0, dimensions = 8, pooling = 12, normalize = 16, dense_layers = 20, prompts = 24,
+            reserved = 28,
         }
         mantle_arena_info = 32 { struct_size = 0, bytes = 8, used = 16, peak = 24 }
         mantle_session_options = 48 {

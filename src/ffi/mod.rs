@@ -49,6 +49,7 @@ pub mod arena;
 pub mod boundary;
 pub mod cancel;
 pub mod dtype;
+pub mod embed;
 mod experimental;
 pub mod generate;
 pub mod handle;

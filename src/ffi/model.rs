@@ -4,6 +4,7 @@
 
 use super::boundary::{self, call};
 use super::cancel::{self, mantle_cancel};
+use super::dtype::mantle_dtype;
 use super::handle::{self, Handle, Opaque};
 use super::runtime::mantle_runtime;
 use super::status::{mantle_error, mantle_status};
@@ -12,6 +13,7 @@ use super::tokenizer::mantle_tokenizer;
 use crate::base::cancel::Cancel;
 use crate::base::error::{Error, Result};
 use crate::format::container::LoadMode;
+use crate::format::dtype::DataType;
 use crate::model::model::{Model, ModelOptions};
 use std::ffi::{c_char, c_void};
 use std::path::PathBuf;
@@ -26,8 +28,22 @@ pub struct mantle_model {
 /// What a model handle holds.
 pub struct Opened {
     pub(super) model: Arc<Model>,
-    /// Made when it is first asked for: not every use needs it, and not every file has one.
-    tokenizer: OnceLock<mantle_tokenizer>,
+    tokenizer: Arc<TokenizerCell>,
+}
+
+/// The tokenizer of a model, made when it is first asked for: not every use needs it, and not every file has one.
+#[derive(Default)]
+pub(super) struct TokenizerCell(OnceLock<mantle_tokenizer>);
+
+impl TokenizerCell {
+    /// The tokenizer. Two threads may both make one; the first is kept.
+    pub(super) fn get(&self, model: &Model) -> Result<&mantle_tokenizer> {
+        if let Some(tokenizer) = self.0.get() {
+            return Ok(tokenizer);
+        }
+        let made = mantle_tokenizer::new(crate::text::tokenizer::of_model(model)?);
+        Ok(self.0.get_or_init(|| made))
+    }
 }
 
 impl Opaque for mantle_model {
@@ -68,12 +84,23 @@ pub struct mantle_model_options {
     pub progress_user_data: *mut c_void,
     /// Cancels loading when fired; NULL (default) for none.
     pub cancel: *const mantle_cancel,
+    /// Matrices of floats (F32, F16, BF16) are kept as this type: MANTLE_DTYPE_BF16 takes half of the memory of F32
+    /// and is faster where the CPU multiplies it, MANTLE_DTYPE_Q8_0 takes a quarter and is faster still; both cost
+    /// accuracy. MANTLE_WEIGHTS_KEEP (default) for the file's own types. Rows that do not fill the blocks of the
+    /// type stay as they are.
+    pub weight_type: mantle_dtype,
+    /// 0.
+    pub reserved: u32,
 }
+
+/// Weights keep the types that they have in the file.
+pub const MANTLE_WEIGHTS_KEEP: mantle_dtype = -1;
 
 // SAFETY: repr(C), begins with its size; numbers, plain pointers and an optional function pointer.
 unsafe impl Structure for mantle_model_options {
     const NAME: &'static str = "mantle_model_options";
-    const EARLIER_SIZES: &'static [usize] = &[];
+    // Without the weights' type.
+    const EARLIER_SIZES: &'static [usize] = &[48];
     fn defaults() -> Self {
         mantle_model_options {
             struct_size: size_of::<Self>(),
@@ -83,6 +110,8 @@ unsafe impl Structure for mantle_model_options {
             progress: None,
             progress_user_data: std::ptr::null_mut(),
             cancel: std::ptr::null(),
+            weight_type: MANTLE_WEIGHTS_KEEP,
+            reserved: 0,
         }
     }
 }
@@ -98,12 +127,13 @@ pub unsafe extern "C" fn mantle_model_options_init(
     unsafe { call(error, || structure::initialize(options, size)) }
 }
 
-/// Opens a model file (GGUF), checks all of it and brings the weights into the layout of the kernels, on all
-/// threads of the runtime. `path` has `path_length` bytes: a file name as the system takes it. `options` may
-/// be NULL for the defaults. Free the model with mantle_model_free. Any thread.
-/// Errors, which name the file, the field or tensor and what was found: NOT_FOUND (also a folder that holds no
-/// model), IO, INVALID_ARGUMENT (a device), FORMAT (not a model, or a broken one), UNSUPPORTED (an architecture or tensor type that is
-/// not computed), NO_MEMORY, CANCELLED.
+/// Opens a model: a GGUF file, or a folder as Hugging Face keeps it (config.json, model.safetensors or its index,
+/// tokenizer.json). Checks all of it and brings the weights into the layout of the kernels, on all threads of the
+/// runtime. `path` has `path_length` bytes: a file name as the system takes it. `options` may be NULL for the
+/// defaults. Free the model with mantle_model_free. Any thread.
+/// Errors, which name the file, the field or tensor and what was found: NOT_FOUND (also a folder that lacks a
+/// file), IO, INVALID_ARGUMENT (a device), FORMAT (not a model, or a broken one), UNSUPPORTED (an architecture or
+/// tensor type that is not computed), NO_MEMORY, CANCELLED.
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mantle_model_open(
@@ -189,13 +219,14 @@ pub unsafe extern "C" fn mantle_model_free(model: *mut mantle_model) {
 }
 
 impl Opened {
-    /// The tokenizer, made at the first call. Two threads may both make one; the first is kept.
+    /// The tokenizer.
     pub(super) fn tokenizer(&self) -> Result<&mantle_tokenizer> {
-        if let Some(tokenizer) = self.tokenizer.get() {
-            return Ok(tokenizer);
-        }
-        let made = mantle_tokenizer::new(crate::text::tokenizer::of_model(&self.model)?);
-        Ok(self.tokenizer.get_or_init(|| made))
+        self.tokenizer.get(&self.model)
+    }
+
+    /// The place of the tokenizer, which outlives the model for those who hold it.
+    pub(super) fn tokenizer_cell(&self) -> Arc<TokenizerCell> {
+        Arc::clone(&self.tokenizer)
     }
 }
 
@@ -219,6 +250,13 @@ unsafe fn open(
     if options.flags != 0 {
         return Err(Error::invalid(format!("flags is {}, expected 0", options.flags)));
     }
+    let weights = match options.weight_type {
+        MANTLE_WEIGHTS_KEEP => None,
+        number => Some(
+            DataType::from_number(number.into())
+                .ok_or_else(|| Error::invalid(format!("weight_type is {number}, no MANTLE_DTYPE_*")))?,
+        ),
+    };
     // SAFETY: as the caller promises.
     let cancel: Option<Cancel> = unsafe { cancel::optional(options.cancel) };
     let user_data = options.progress_user_data;
@@ -230,7 +268,7 @@ unsafe fn open(
     });
     let model = load(ModelOptions {
         load_mode,
-        weights: None,
+        weights,
         memory_limit: options.memory_limit,
         progress: report
             .as_mut()
@@ -239,7 +277,7 @@ unsafe fn open(
     })?;
     let handle = Handle::new(Opened {
         model,
-        tokenizer: OnceLock::new(),
+        tokenizer: Arc::default(),
     });
     Ok(handle::into_raw(mantle_model { handle }))
 }

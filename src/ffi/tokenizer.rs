@@ -28,6 +28,13 @@ impl mantle_tokenizer {
         let handle = Handle::new(tokenizer);
         mantle_tokenizer { handle }
     }
+
+    /// The tokenizer itself.
+    pub(super) fn inner(&self) -> Result<Arc<dyn Tokenizer>> {
+        // SAFETY: a living object.
+        let tokenizer = unsafe { handle::shared(std::ptr::from_ref(self))? };
+        Ok(Arc::clone(&tokenizer))
+    }
 }
 
 /// The number of a token: 0 up to the size of the vocabulary.
