@@ -12,7 +12,7 @@ use kernels_support::*;
 use mantle::kernels::activation::Activation;
 use mantle::kernels::simd::LANES;
 use mantle::kernels::{Isa, Kernels};
-use mantle::quant::activations::{BIASES, Form};
+use mantle::quant::activations::{BIASES, Form, SUPER_BLOCK, Spike};
 use mantle::quant::convert::f32_to_bf16;
 use mantle::quant::packed::BLOCK;
 use std::sync::Mutex;
@@ -289,25 +289,22 @@ fn rows_of_all_kinds(columns: usize, random: &mut Random) -> Vec<f32> {
     x
 }
 
-/// One block as the documentation of `quantize_row` says, with the sums in integers.
-fn check_block(x: &[f32], codes: &[i8], scale: f32, biases: &[i32], sum: f32) {
-    let sum_of = |codes: &[i8]| -> i32 { codes.iter().map(|&code| i32::from(code)).sum() };
-    let total = sum_of(codes);
-    assert_eq!(biases, [-128 * total, -128 * sum_of(&codes[..BLOCK / 2])]);
-    let largest = x.iter().fold(0f32, |a, b| a.max(b.abs()));
-    if x.iter().any(|value| !value.is_finite()) {
-        assert!(scale.is_nan() && sum.is_nan() && codes.iter().all(|&code| code == 0));
+/// Where a block's largest value is rounded to before it is cut to 127, and below what a block counts as zero.
+const LARGEST_CODE: f32 = 127.3;
+const TINY: f32 = f32::from_bits(0x0400_0000);
+
+fn largest(x: &[f32]) -> f32 {
+    x.iter().fold(0f32, |a, b| a.max(b.abs()))
+}
+
+/// Codes of finite values that share a scale.
+fn check_codes(x: &[f32], codes: &[i8], scale: f32) {
+    if largest(x) < TINY {
+        let zero = scale == 0.0 && codes.iter().all(|&code| code == 0);
+        assert!(zero, "{:e} counts as zero", largest(x));
         return;
     }
-    assert_eq!(sum.to_bits(), (scale * total as f32).to_bits());
-    if largest < f32::from_bits(0x0400_0000) {
-        assert!(
-            scale == 0.0 && codes.iter().all(|&code| code == 0),
-            "{largest:e} counts as zero"
-        );
-        return;
-    }
-    assert_eq!(scale.to_bits(), (largest / 127.0).to_bits());
+    assert_eq!(scale.to_bits(), (largest(x) / LARGEST_CODE).to_bits());
     for (i, &code) in codes.iter().enumerate() {
         let value = f64::from(x.get(i).copied().unwrap_or(0.0));
         let error = (value - f64::from(code) * f64::from(scale)).abs();
@@ -318,9 +315,62 @@ fn check_block(x: &[f32], codes: &[i8], scale: f32, biases: &[i32], sum: f32) {
     }
 }
 
+fn sum_of(codes: &[i8]) -> i32 {
+    codes.iter().map(|&code| i32::from(code)).sum()
+}
+
+/// One block, without the group that stands apart.
+fn check_block(x: &[f32], codes: &[i8], scale: f32, biases: &[i32], sum: f32) {
+    let total = sum_of(codes);
+    assert_eq!(biases, [-128 * total, -128 * sum_of(&codes[..BLOCK / 2])]);
+    if x.iter().all(|value| value.is_finite()) {
+        assert_eq!(sum.to_bits(), (scale * total as f32).to_bits());
+        check_codes(x, codes, scale);
+    } else {
+        assert!(scale.is_nan() && sum.is_nan() && codes.iter().all(|&code| code == 0));
+    }
+}
+
+/// The place of the group of four without which the square of its block's largest value falls the most.
+fn place_of_spike(x: &[f32]) -> usize {
+    let (mut place, mut gain) = (0, 0.0);
+    for (b, block) in x.chunks(BLOCK).enumerate() {
+        let mut groups: Vec<f32> = block.chunks(4).map(largest).collect();
+        let of_block = largest(block);
+        let group = groups.iter().position(|&group| group == of_block);
+        if let Some(group) = group.filter(|_| block.iter().all(|value| value.is_finite())) {
+            groups[group] = 0.0;
+            let found = of_block * of_block - largest(&groups).powi(2);
+            if found > gain && found < f32::INFINITY {
+                (place, gain) = (8 * b + group, found);
+            }
+        }
+    }
+    place
+}
+
+/// Takes the group of a spike out of a super-block, when it is large enough to have codes of its own.
+fn check_spike(x: &mut [f32], spike: &Spike) {
+    let [place, codes, scale, bias] = *spike;
+    assert_eq!(place as usize, place_of_spike(x));
+    let end = x.len().min(4 * place as usize + 4);
+    let group = &mut x[4 * place as usize..end];
+    let codes = codes.to_le_bytes().map(|code| code as i8);
+    assert_eq!(bias as i32, -128 * sum_of(&codes));
+    let scale = f32::from_bits(scale);
+    // Where nothing stands apart, the group stays in its block.
+    if scale == 0.0 {
+        assert_eq!(codes, [0; 4]);
+        return;
+    }
+    check_codes(group, &codes, scale);
+    group.fill(0.0);
+}
+
 #[test]
 fn activations_are_quantized_as_documented_with_the_same_bits_on_every_table() {
     let mut random = Random(4);
+    let mut spikes = 0;
     for case in 0..300 {
         let columns = if case < 70 {
             case + 1
@@ -331,7 +381,12 @@ fn activations_are_quantized_as_documented_with_the_same_bits_on_every_table() {
         let prepared = Prepared::new(scalar(), Form::Codes, &x, 1, columns);
         let view = prepared.view();
         let codes: Vec<i8> = view.data.iter().map(|&byte| byte as i8).collect();
-        for (b, x) in x.chunks(BLOCK).enumerate() {
+        let mut rest = x.clone();
+        for (x, spike) in rest.chunks_mut(SUPER_BLOCK).zip(view.spikes) {
+            check_spike(x, spike);
+            spikes += usize::from(spike[2] != 0);
+        }
+        for (b, x) in rest.chunks(BLOCK).enumerate() {
             let codes = &codes[b * BLOCK..(b + 1) * BLOCK];
             let biases = &view.biases[BIASES * b..][..BIASES];
             check_block(x, codes, view.scales[b], biases, view.sums[b]);
@@ -341,25 +396,37 @@ fn activations_are_quantized_as_documented_with_the_same_bits_on_every_table() {
             let other = other.view();
             assert_eq!(other.data, view.data, "{name}: codes");
             assert_eq!(other.biases, view.biases, "{name}: biases");
+            assert_eq!(other.spikes, view.spikes, "{name}: spikes");
             assert_same(&format!("{name}: scales"), other.scales, view.scales);
             assert_same(&format!("{name}: sums"), other.sums, view.sums);
         }
     }
+    assert!(spikes > 100, "{spikes} groups stood apart");
 }
 
-/// Ties go to the even code: with a largest value of 127 the codes are the rounded values themselves.
+/// Ties go to the even code: with the largest value chosen so that the scale is 1, the codes are the rounded values
+/// themselves. It stands in two groups, so that none stands apart.
 #[test]
 fn codes_are_rounded_to_even() {
-    let x = [127.0, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 126.5, -126.5, 0.49999997];
+    let x = [
+        LARGEST_CODE,
+        0.5,
+        1.5,
+        2.5,
+        -LARGEST_CODE,
+        -0.5,
+        -1.5,
+        -2.5,
+        126.5,
+        -126.5,
+        0.49999997,
+    ];
     for (name, kernels) in Kernels::every() {
         let prepared = Prepared::new(kernels, Form::Codes, &x, 1, x.len());
         let codes: Vec<i8> = prepared.view().data.iter().map(|&byte| byte as i8).collect();
-        assert_eq!(
-            codes[..x.len()],
-            [127, 0, 2, 2, 0, -2, -2, 126, -126, 0],
-            "{name}"
-        );
-        assert_eq!(codes[x.len()..], [0; BLOCK - 10], "{name}: padding");
+        let expected = [127, 0, 2, 2, -127, 0, -2, -2, 126, -126, 0];
+        assert_eq!(codes[..x.len()], expected, "{name}");
+        assert_eq!(codes[x.len()..], [0; BLOCK - 11], "{name}: padding");
     }
 }
 
