@@ -119,9 +119,6 @@ impl Pool {
             return;
         };
         let shared = &*self.shared;
-        // The first call on a thread that Rust did not start allocates its handle: better here, in every step, than
-        // in the first one that happens to park.
-        drop(std::thread::current());
         // Closed while the new step is written down: a worker that is still in the last step could otherwise read
         // its ticket, then the new number of chunks, and claim a chunk that the new step gives out again.
         shared
