@@ -4,9 +4,10 @@
 //! workers are awake: one to publish it, one to learn that it is done. Workers spin for a bounded
 //! time and then park.
 //!
-//! A ticket holds the step's number in its upper and the next chunk in its lower half. A worker
+//! A ticket holds the step's number in its upper and the chunks that are left in its lower half. A worker
 //! claims a chunk by a compare-and-swap on the whole ticket, so a worker that wakes late can never
-//! take a chunk of another step, and the caller never waits for a worker that took none.
+//! take a chunk of another step, and the caller never waits for a worker that took none. What is left has
+//! to stand in the ticket itself: a count beside it would be the next step's while the ticket is still the last one's.
 
 use super::error::{Error, Result};
 use super::matrix::{Divide, Pieces};
@@ -109,7 +110,7 @@ impl Pool {
     /// When another thread's step is running, or the work is one chunk, the caller does all of it alone.
     /// A panic in `body` is raised again here, after the step.
     pub fn run(&self, chunks: usize, body: &Body<'_>) {
-        let turn = if chunks > 1 && !self.workers.is_empty() {
+        let turn = if chunks > 1 && chunks <= u32::MAX as usize && !self.workers.is_empty() {
             self.turn.try_lock().ok()
         } else {
             None
@@ -131,7 +132,10 @@ impl Pool {
             .store((&raw const body).cast_mut().cast(), Ordering::Release);
         shared.chunks.store(chunks, Ordering::Release);
         shared.pending.0.store(chunks, Ordering::Relaxed);
-        shared.ticket.0.store(u64::from(*turn) << 32, Ordering::SeqCst);
+        shared
+            .ticket
+            .0
+            .store(u64::from(*turn) << 32 | chunks as u64, Ordering::SeqCst);
         for worker in &self.workers {
             if worker.parked.load(Ordering::SeqCst) {
                 worker.handle.thread().unpark();
@@ -192,18 +196,17 @@ impl Shared {
     fn take_chunks(&self, turn: u32, worker: usize) {
         loop {
             let ticket = self.ticket.0.load(Ordering::Acquire);
-            // Read before the claim. Who reads the numbers of a later step also sees that its ticket was closed
-            // before they were written, so the claim fails: one that succeeds proves that these were its own.
-            let chunks = self.chunks.load(Ordering::Acquire);
-            let body = self.body.load(Ordering::Acquire);
-            let chunk = (ticket & CLOSED) as usize;
-            if (ticket >> 32) as u32 != turn || chunk >= chunks {
+            let left = (ticket & 0xffff_ffff) as usize;
+            if (ticket >> 32) as u32 != turn || left == 0 {
                 return;
             }
+            // Read before the claim: a claim that succeeds proves that the step was alive, so these were its own.
+            let chunk = self.chunks.load(Ordering::Relaxed).wrapping_sub(left);
+            let body = self.body.load(Ordering::Relaxed);
             if self
                 .ticket
                 .0
-                .compare_exchange_weak(ticket, ticket + 1, Ordering::AcqRel, Ordering::Acquire)
+                .compare_exchange_weak(ticket, ticket - 1, Ordering::AcqRel, Ordering::Acquire)
                 .is_err()
             {
                 continue;
@@ -352,6 +355,27 @@ mod tests {
                 .iter()
                 .position(|count| count.load(Ordering::Relaxed) != step);
             assert_eq!(wrong, None, "step {step}: {counts:?}");
+        }
+    }
+
+    /// Steps of different lengths right behind each other: a worker that looks at the end of one step while the next is
+    /// being published must not claim from either.
+    #[test]
+    fn steps_that_follow_at_once_do_not_mix() {
+        let pool = Pool::new(3, Duration::from_micros(20), &[]).unwrap();
+        let counts: Vec<AtomicUsize> = (0..64).map(|_| AtomicUsize::new(0)).collect();
+        for round in 0..100_000usize {
+            let chunks = 2 + round * 7919 % 61;
+            pool.run(chunks, &|chunk, _| {
+                counts[chunk].fetch_add(1, Ordering::Relaxed);
+            });
+            for (chunk, count) in counts.iter().enumerate() {
+                assert_eq!(
+                    count.swap(0, Ordering::Relaxed),
+                    usize::from(chunk < chunks),
+                    "chunk {chunk} of {chunks}"
+                );
+            }
         }
     }
 
