@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod embed_common;
+mod gguf_support;
 use embed_common::{data, embedder, golden, open, runtime, smallest_cosine};
 
 fn check(name: &str, least: f64) {

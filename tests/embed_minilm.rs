@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod embed_common;
+mod gguf_support;
 use embed_common::{embedder, golden, runtime, smallest_cosine};
 use mantle::format::dtype::DataType;
 use mantle::model::model::{Model, ModelOptions};

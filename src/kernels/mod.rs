@@ -134,12 +134,11 @@ impl Kernels {
                 }
             }
             Form::F32 => {
-                for (to, value) in data
-                    .chunks_exact_mut(4)
-                    .zip(x.iter().chain(std::iter::repeat(&0.0)))
-                {
+                let (values, padding) = data.split_at_mut(4 * x.len());
+                for (to, value) in values.chunks_exact_mut(4).zip(x) {
                     to.copy_from_slice(&value.to_ne_bytes());
                 }
+                padding.fill(0);
             }
             // SAFETY: length and alignment were checked; the table was chosen for this CPU.
             Form::Bf16 => unsafe { (self.bf16_row)(x.as_ptr(), x.len(), data.as_mut_ptr().cast()) },

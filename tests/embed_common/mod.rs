@@ -1,6 +1,8 @@
 //! What the tests of embeddings share.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
+pub mod reference;
+
 use mantle::base::error::Result;
 use mantle::base::matrix::MatrixMut;
 use mantle::kernels::Isa;
