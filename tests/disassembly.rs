@@ -113,7 +113,13 @@ fn avx2_kernels_use_256_bit_dot_products() {
     let functions = kernels("avx2");
     for function in ["matmul_q8_0", "matmul_q4_0", "matmul_q4_1"] {
         assert_has(&functions, function, "vpdpbusd", "%ymm");
-        assert_has(&functions, function, "vpmaddubsw", "%ymm");
+        // Without VNNI: codes of 8 bits are widened first, since vpmaddubsw would saturate.
+        let widening = if function == "matmul_q8_0" {
+            "vpmaddwd"
+        } else {
+            "vpmaddubsw"
+        };
+        assert_has(&functions, function, widening, "%ymm");
     }
     assert_has(&functions, "matmul_f32", "vfmadd", "%ymm");
     assert_whole(&functions);

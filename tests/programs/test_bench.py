@@ -28,7 +28,7 @@ class Bench(ProgramTest):
             self.assertEqual(sizes, sorted(sizes))
 
     def test_matvec(self):
-        lines = self.lines("matvec", "--types", "q8_0,q4_1,f32", "--shapes", "512x1024,1024x2048", "-t", 1, *QUICK)
+        lines = self.lines("matvec", "--types", "q8_0,Q4_1,f32", "--shapes", "512x1024,1024x2048", "-t", 1, *QUICK)
         found = {(line["type"], line["rows"], line["cols"], line["limit"]) for line in lines}
         self.assertEqual(len(found), 3 * 2 * 2)
         for line in lines:
@@ -39,7 +39,7 @@ class Bench(ProgramTest):
     def test_matmul(self):
         lines = self.lines("matmul", "--shapes", "64x256", "--tokens", "3,40", "-t", 2, *QUICK)
         types = {line["type"] for line in lines}
-        self.assertLessEqual({"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1"}, types)
+        self.assertLessEqual({"F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1"}, types)
         self.assertEqual(len(lines), 2 * len(types))
         for line in lines:
             self.assertIn(line["limit"], ("vnni", "fma", "bf16"))
