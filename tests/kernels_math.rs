@@ -12,7 +12,7 @@ use kernels_support::*;
 use mantle::kernels::activation::Activation;
 use mantle::kernels::simd::LANES;
 use mantle::kernels::{Isa, Kernels};
-use mantle::quant::activations::{BIASES, Form, SUPER_BLOCK, Spike};
+use mantle::quant::activations::{BIASES, Form, SUMS, SUPER_BLOCK, Spike};
 use mantle::quant::convert::f32_to_bf16;
 use mantle::quant::packed::BLOCK;
 use std::sync::Mutex;
@@ -320,14 +320,15 @@ fn sum_of(codes: &[i8]) -> i32 {
 }
 
 /// One block, without the group that stands apart.
-fn check_block(x: &[f32], codes: &[i8], scale: f32, biases: &[i32], sum: f32) {
+fn check_block(x: &[f32], codes: &[i8], scale: f32, biases: &[i32], sums: &[f32]) {
     let total = sum_of(codes);
-    assert_eq!(biases, [-128 * total, -128 * sum_of(&codes[..BLOCK / 2])]);
+    let first = sum_of(&codes[..BLOCK / 2]);
+    assert_eq!(biases, [-128 * total, -128 * first, -128 * (total - first)]);
     if x.iter().all(|value| value.is_finite()) {
-        assert_eq!(sum.to_bits(), (scale * total as f32).to_bits());
+        assert_eq!(sums, [scale * total as f32, scale * first as f32]);
         check_codes(x, codes, scale);
     } else {
-        assert!(scale.is_nan() && sum.is_nan() && codes.iter().all(|&code| code == 0));
+        assert!(scale.is_nan() && sums.iter().all(|sum| sum.is_nan()) && codes.iter().all(|&code| code == 0));
     }
 }
 
@@ -389,7 +390,8 @@ fn activations_are_quantized_as_documented_with_the_same_bits_on_every_table() {
         for (b, x) in rest.chunks(BLOCK).enumerate() {
             let codes = &codes[b * BLOCK..(b + 1) * BLOCK];
             let biases = &view.biases[BIASES * b..][..BIASES];
-            check_block(x, codes, view.scales[b], biases, view.sums[b]);
+            let sums = &view.sums[SUMS * b..][..SUMS];
+            check_block(x, codes, view.scales[b], biases, sums);
         }
         for (name, kernels) in others() {
             let other = Prepared::new(kernels, Form::Codes, &x, 1, columns);

@@ -25,20 +25,18 @@ pub(super) unsafe fn reduce_add_8(value: __m256) -> f32 {
     }
 }
 
-/// `vpmaddubsw` saturates at 16 bits when w can be above 127. Even and odd bytes as 16-bit numbers through
-/// `vpmaddwd` are exact for every w and x.
+/// Sum of (w - 128) * x. `vpmaddubsw` takes unsigned times signed bytes: |w - 128|, and x with the sign of w - 128.
+/// 2 * 128 * 127 fits into 16 bits.
 #[inline(always)]
-unsafe fn dot4_exact(sum: __m256i, w: __m256i, x: __m256i) -> __m256i {
+unsafe fn dot4_centered(sum: __m256i, w: __m256i, x: __m256i) -> __m256i {
     // SAFETY: register operations only.
     unsafe {
-        let x_even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(x));
-        let even = _mm256_madd_epi16(_mm256_and_si256(w, _mm256_set1_epi16(0xff)), x_even);
-        let odd = _mm256_madd_epi16(_mm256_srli_epi16::<8>(w), _mm256_srai_epi16::<8>(x));
-        _mm256_add_epi32(sum, _mm256_add_epi32(even, odd))
+        let w = _mm256_xor_si256(w, _mm256_set1_epi8(i8::MIN));
+        dot4_saturating(sum, _mm256_abs_epi8(w), _mm256_sign_epi8(x, w))
     }
 }
 
-/// For w of at most 127: 2 * 127 * 128 fits into 16 bits.
+/// For w of at most 127: 2 * 127 * 127 fits into 16 bits.
 #[inline(always)]
 unsafe fn dot4_saturating(sum: __m256i, w: __m256i, x: __m256i) -> __m256i {
     // SAFETY: register operations only.
@@ -116,6 +114,7 @@ unsafe fn group_max_8(a: __m256i) -> __m256i {
 impl<const VNNI: bool> Simd for Avx2<VNNI> {
     type F = F;
     type I = I;
+    const CENTERS: bool = !VNNI;
     const TILE_PANELS: usize = 2;
     const TILE_TOKENS: usize = 2;
 
@@ -252,6 +251,10 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         }
     }
     #[inline(always)]
+    unsafe fn int_load_16(from: *const u8) -> I {
+        unsafe { [_mm256_broadcastsi128_si256(_mm_loadu_si128(from.cast())); 2] }
+    }
+    #[inline(always)]
     unsafe fn load_i8(from: *const i8) -> I {
         unsafe {
             [
@@ -268,6 +271,10 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         }
     }
     #[inline(always)]
+    unsafe fn byte_add(a: I, b: I) -> I {
+        unsafe { [_mm256_add_epi8(a[0], b[0]), _mm256_add_epi8(a[1], b[1])] }
+    }
+    #[inline(always)]
     unsafe fn int_add(a: I, b: I) -> I {
         unsafe { [_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])] }
     }
@@ -282,6 +289,14 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     #[inline(always)]
     unsafe fn int_or(a: I, b: I) -> I {
         unsafe { [_mm256_or_si256(a[0], b[0]), _mm256_or_si256(a[1], b[1])] }
+    }
+    #[inline(always)]
+    unsafe fn int_xor(a: I, b: I) -> I {
+        unsafe { [_mm256_xor_si256(a[0], b[0]), _mm256_xor_si256(a[1], b[1])] }
+    }
+    #[inline(always)]
+    unsafe fn int_mul(a: I, b: I) -> I {
+        unsafe { [_mm256_mullo_epi32(a[0], b[0]), _mm256_mullo_epi32(a[1], b[1])] }
     }
     #[inline(always)]
     unsafe fn int_max(a: I, b: I) -> I {
@@ -319,7 +334,10 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
                     _mm256_dpbusd_avx_epi32(sum[1], w[1], x[1]),
                 ]
             } else {
-                [dot4_exact(sum[0], w[0], x[0]), dot4_exact(sum[1], w[1], x[1])]
+                [
+                    dot4_centered(sum[0], w[0], x[0]),
+                    dot4_centered(sum[1], w[1], x[1]),
+                ]
             }
         }
     }
@@ -337,12 +355,11 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         }
     }
     #[inline(always)]
-    unsafe fn lookup16(table: &[u8; 16], index: I) -> I {
+    unsafe fn shuffle(table: I, index: I) -> I {
         unsafe {
-            let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
             [
-                _mm256_shuffle_epi8(table, index[0]),
-                _mm256_shuffle_epi8(table, index[1]),
+                _mm256_shuffle_epi8(table[0], index[0]),
+                _mm256_shuffle_epi8(table[1], index[1]),
             ]
         }
     }

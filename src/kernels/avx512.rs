@@ -60,6 +60,7 @@ unsafe fn fma_flushed(w: __m512, x: __m512, sum: __m512) -> __m512 {
 impl<const BF16: bool> Simd for Avx512<BF16> {
     type F = __m512;
     type I = __m512i;
+    const CENTERS: bool = false;
     const TILE_PANELS: usize = 2;
     const TILE_TOKENS: usize = 6;
 
@@ -155,12 +156,20 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         unsafe { _mm512_loadu_si512(from.cast()) }
     }
     #[inline(always)]
+    unsafe fn int_load_16(from: *const u8) -> __m512i {
+        unsafe { _mm512_broadcast_i32x4(_mm_loadu_si128(from.cast())) }
+    }
+    #[inline(always)]
     unsafe fn load_i8(from: *const i8) -> __m512i {
         unsafe { _mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast())) }
     }
     #[inline(always)]
     unsafe fn int_store(to: *mut u8, value: __m512i) {
         unsafe { _mm512_storeu_si512(to.cast(), value) }
+    }
+    #[inline(always)]
+    unsafe fn byte_add(a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_add_epi8(a, b) }
     }
     #[inline(always)]
     unsafe fn int_add(a: __m512i, b: __m512i) -> __m512i {
@@ -177,6 +186,14 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     #[inline(always)]
     unsafe fn int_or(a: __m512i, b: __m512i) -> __m512i {
         unsafe { _mm512_or_si512(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn int_xor(a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_xor_si512(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn int_mul(a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_mullo_epi32(a, b) }
     }
     #[inline(always)]
     unsafe fn int_max(a: __m512i, b: __m512i) -> __m512i {
@@ -214,11 +231,8 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         unsafe { _mm512_dpbusd_epi32(sum, w, x) }
     }
     #[inline(always)]
-    unsafe fn lookup16(table: &[u8; 16], index: __m512i) -> __m512i {
-        unsafe {
-            let table = _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()));
-            _mm512_shuffle_epi8(table, index)
-        }
+    unsafe fn shuffle(table: __m512i, index: __m512i) -> __m512i {
+        unsafe { _mm512_shuffle_epi8(table, index) }
     }
     #[inline(always)]
     unsafe fn dot2_bf16(sum: __m512, w: __m512i, x: __m512i) -> __m512 {

@@ -1,7 +1,7 @@
 //! Element-wise functions, norms and the quantization of activations.
 
 use super::simd::{LANES, Simd};
-use crate::quant::activations::{SUPER_BLOCK, Spike};
+use crate::quant::activations::{BIASES, SUMS, SUPER_BLOCK, Spike};
 use crate::quant::packed::BLOCK;
 
 /// e^x. Relative error at most 2e-7; 0 below -103.97, infinity above 88.73, NaN for NaN.
@@ -118,15 +118,15 @@ unsafe fn load_padded<S: Simd>(x: *const f32, at: usize, length: usize) -> S::F 
 const TINY: i32 = 0x0400_0000; // 1.5e-36
 
 /// Quantizes one row of activations, block of 32 after block: `scale = absmax / 127.3`, codes rounded to nearest
-/// even, `biases = -128 * sum of codes` of the block and of its first 16 inputs, `sum = scale * sum of codes`. The last
-/// block is padded with zeros. In every super-block of 256 inputs, the group of four that would coarsen its block the
+/// even, `biases = -128 * sum of codes` of the block, of its first and of its last 16 inputs, `sums = scale * sum of
+/// codes` of the block and of its first 16. The last block is padded with zeros. In every super-block of 256 inputs, the group of four that would coarsen its block the
 /// most is taken out (its codes there are zero) and gets codes and a scale of its own: a [`Spike`].
 ///
 /// A block whose absmax is below 1.5e-36 counts as zero. A block with a NaN or an infinity gets the
 /// scale NaN, so that every output made from it is NaN.
 ///
 /// # Safety
-/// `length` values can be read at `x`; `codes` takes whole blocks, `biases` two values a block, `scales` and `sums` one,
+/// `length` values can be read at `x`; `codes` takes whole blocks, `biases` [`BIASES`] values a block, `sums` [`SUMS`], `scales` one,
 /// `spikes` one a super-block; the CPU has the instructions of `S`.
 #[inline(always)]
 pub unsafe fn quantize_row<S: Simd>(
@@ -167,9 +167,13 @@ pub unsafe fn quantize_row<S: Simd>(
                 let block = from / BLOCK;
                 let (scale, sum, first_half) = quantize_block::<S>(a, b, codes.add(from));
                 *scales.add(block) = scale;
-                *biases.add(2 * block) = -128 * sum;
-                *biases.add(2 * block + 1) = -128 * first_half;
-                *sums.add(block) = scale * sum as f32;
+                let biases = biases.add(BIASES * block);
+                *biases = -128 * sum;
+                *biases.add(1) = -128 * first_half;
+                *biases.add(2) = -128 * (sum - first_half);
+                let sums = sums.add(SUMS * block);
+                *sums = scale * sum as f32;
+                *sums.add(1) = scale * first_half as f32;
             }
         }
     }

@@ -8,6 +8,7 @@ pub mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod codes;
 mod decode;
 pub mod limits;
 mod limits_loops;
@@ -22,11 +23,12 @@ pub use table::{Isa, Kernels};
 
 use crate::base::matrix::MatrixMut;
 use crate::format::dtype::DataType;
-use crate::quant::activations::{Activations, BIASES, Form, Part, super_blocks};
+use crate::quant::activations::{Activations, BIASES, Form, Part, SUMS, super_blocks};
 use crate::quant::packed::{BLOCK, PANEL, PackedMatrix};
 use activation::Activation;
 use attention::AttentionArgs;
 use matmul::MatmulArgs;
+pub use matmul::Strategy;
 use std::ops::Range;
 
 /// Which element types the key-value cache may have.
@@ -70,6 +72,29 @@ impl Kernels {
         weights: &PackedMatrix,
         panels: Range<usize>,
         x: &Activations<'_>,
+        output: MatrixMut<'_, f32>,
+        row_bias: Option<&[f32]>,
+        accumulate: bool,
+    ) {
+        self.matmul_by(
+            Strategy::Fastest,
+            weights,
+            panels,
+            x,
+            output,
+            row_bias,
+            accumulate,
+        );
+    }
+
+    /// [`Kernels::matmul`] by a given strategy, to measure them.
+    #[allow(clippy::too_many_arguments)]
+    pub fn matmul_by(
+        &self,
+        strategy: Strategy,
+        weights: &PackedMatrix,
+        panels: Range<usize>,
+        x: &Activations<'_>,
         mut output: MatrixMut<'_, f32>,
         row_bias: Option<&[f32]>,
         accumulate: bool,
@@ -103,6 +128,7 @@ impl Kernels {
             output_stride: output.stride(),
             row_bias: row_bias.map_or(std::ptr::null(), <[f32]>::as_ptr),
             accumulate,
+            strategy,
         };
         // SAFETY: the table was chosen for this CPU; the shapes were checked above.
         unsafe { kernel(&args) }
@@ -118,7 +144,9 @@ impl Kernels {
             Form::Codes => {
                 let (scales, biases, sums) = (part.1.row(row), part.2.row(row), part.3.row(row));
                 let spikes = part.4.row(row);
-                assert!(scales.len() == blocks && biases.len() == BIASES * blocks && sums.len() == blocks);
+                assert!(
+                    scales.len() == blocks && biases.len() == BIASES * blocks && sums.len() == SUMS * blocks
+                );
                 assert!(spikes.len() == super_blocks(blocks));
                 // SAFETY: the lengths were checked; the table was chosen for this CPU.
                 unsafe {

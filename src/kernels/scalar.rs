@@ -55,6 +55,7 @@ pub(super) fn fma_flushed(w: f32, x: f32, sum: f32) -> f32 {
 impl Simd for Scalar {
     type F = F;
     type I = I;
+    const CENTERS: bool = false;
     const TILE_PANELS: usize = 1;
     const TILE_TOKENS: usize = 1;
 
@@ -156,12 +157,24 @@ impl Simd for Scalar {
         unsafe { from.cast::<I>().read_unaligned() }
     }
     #[inline(always)]
+    unsafe fn int_load_16(from: *const u8) -> I {
+        let four = unsafe { from.cast::<[i32; 4]>().read_unaligned() };
+        std::array::from_fn(|i| four[i % 4])
+    }
+    #[inline(always)]
     unsafe fn load_i8(from: *const i8) -> I {
         unsafe { from.cast::<[i8; LANES]>().read_unaligned() }.map(i32::from)
     }
     #[inline(always)]
     unsafe fn int_store(to: *mut u8, value: I) {
         unsafe { to.cast::<I>().write_unaligned(value) }
+    }
+    #[inline(always)]
+    unsafe fn byte_add(a: I, b: I) -> I {
+        each(a, b, |a, b| {
+            let (a, b) = (a.to_le_bytes(), b.to_le_bytes());
+            i32::from_le_bytes(std::array::from_fn(|i| a[i].wrapping_add(b[i])))
+        })
     }
     #[inline(always)]
     unsafe fn int_add(a: I, b: I) -> I {
@@ -178,6 +191,14 @@ impl Simd for Scalar {
     #[inline(always)]
     unsafe fn int_or(a: I, b: I) -> I {
         each(a, b, |a, b| a | b)
+    }
+    #[inline(always)]
+    unsafe fn int_xor(a: I, b: I) -> I {
+        each(a, b, |a, b| a ^ b)
+    }
+    #[inline(always)]
+    unsafe fn int_mul(a: I, b: I) -> I {
+        each(a, b, i32::wrapping_mul)
     }
     #[inline(always)]
     unsafe fn int_max(a: I, b: I) -> I {
@@ -221,8 +242,18 @@ impl Simd for Scalar {
         unsafe { Self::dot4(sum, w, x) }
     }
     #[inline(always)]
-    unsafe fn lookup16(table: &[u8; 16], index: I) -> I {
-        index.map(|lane| i32::from_le_bytes(lane.to_le_bytes().map(|byte| table[usize::from(byte & 15)])))
+    unsafe fn shuffle(table: I, index: I) -> I {
+        std::array::from_fn(|i| {
+            let byte = |name: u8| {
+                let lane = table[i / 4 * 4 + usize::from(name >> 2 & 3)];
+                if name > 127 {
+                    0
+                } else {
+                    lane.to_le_bytes()[usize::from(name & 3)]
+                }
+            };
+            i32::from_le_bytes(index[i].to_le_bytes().map(byte))
+        })
     }
     #[inline(always)]
     unsafe fn dot2_bf16(sum: F, w: I, x: I) -> F {

@@ -16,6 +16,8 @@ pub trait Simd: Copy + 'static {
     type F: Copy;
     /// 16 i32, or 64 bytes.
     type I: Copy;
+    /// Whether [`Simd::dot4`] takes 128 off the codes.
+    const CENTERS: bool;
     /// Panels in the register tile of a matmul, 1 or 2.
     const TILE_PANELS: usize;
     /// Tokens in the register tile of a matmul, at most 6.
@@ -50,13 +52,20 @@ pub trait Simd: Copy + 'static {
     /// The i32 at `from` in every lane.
     unsafe fn int_broadcast(from: *const u8) -> Self::I;
     unsafe fn int_load(from: *const u8) -> Self::I;
+    /// The 16 bytes at `from`, four times.
+    unsafe fn int_load_16(from: *const u8) -> Self::I;
     /// 16 signed bytes, one a lane.
     unsafe fn load_i8(from: *const i8) -> Self::I;
     unsafe fn int_store(to: *mut u8, value: Self::I);
+    /// Per byte, wrapping.
+    unsafe fn byte_add(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn int_add(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn int_sub(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn int_and(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn int_or(a: Self::I, b: Self::I) -> Self::I;
+    unsafe fn int_xor(a: Self::I, b: Self::I) -> Self::I;
+    /// The low 32 bits of the product, per lane.
+    unsafe fn int_mul(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn int_max(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn shift_left<const N: i32>(a: Self::I) -> Self::I;
     /// Logical, per 32-bit lane.
@@ -67,12 +76,14 @@ pub trait Simd: Copy + 'static {
     unsafe fn group_max(a: Self::I) -> Self::I;
     /// Arithmetic, per 32-bit lane.
     unsafe fn shift_right_signed<const N: i32>(a: Self::I) -> Self::I;
-    /// Per lane: `sum + w0 x0 + w1 x1 + w2 x2 + w3 x3`, `w` unsigned and `x` signed bytes (`vpdpbusd`).
+    /// Per lane: `sum + (w0 - c) x0 + (w1 - c) x1 + (w2 - c) x2 + (w3 - c) x3`, `w` unsigned and `x` signed bytes above
+    /// -128; c is 128 where the instructions multiply signed bytes ([`Simd::CENTERS`]), 0 where they do not (`vpdpbusd`).
     unsafe fn dot4(sum: Self::I, w: Self::I, x: Self::I) -> Self::I;
-    /// [`Simd::dot4`] for `w` codes of at most 127, which some instruction sets do faster.
+    /// Per lane: `sum + w0 x0 + w1 x1 + w2 x2 + w3 x3`, `w` at most 127, `x` signed bytes above -128.
     unsafe fn dot4_small(sum: Self::I, w: Self::I, x: Self::I) -> Self::I;
-    /// In every byte, the entry of `table` that `index` names; every byte of `index` is below 16.
-    unsafe fn lookup16(table: &[u8; 16], index: Self::I) -> Self::I;
+    /// In every byte, that byte of the same 16 bytes of `table` which `index` names; 0 where `index` is above 127. Other
+    /// values of `index` must be below 16.
+    unsafe fn shuffle(table: Self::I, index: Self::I) -> Self::I;
     /// Per lane, over a pair of bf16: `fma(w0, x0, fma(w1, x1, sum))`, denormals taken and given as zero (`vdpbf16ps`).
     unsafe fn dot2_bf16(sum: Self::F, w: Self::I, x: Self::I) -> Self::F;
     /// The low byte of every lane: 16 bytes.

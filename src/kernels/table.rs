@@ -274,40 +274,55 @@ macro_rules! code_table {
         #[allow(clippy::undocumented_unsafe_blocks)] // Each shell hands on its caller's promise.
         const $name: $crate::kernels::table::CodeKernels = {
             use $crate::format::dtype::DataType;
-            use $crate::kernels::decode::types;
-            use $crate::kernels::matmul::{self, MatmulArgs};
+            use $crate::kernels::codes::{self, Group, GroupFn};
+            use $crate::kernels::decode::{Floats, Weights, Whole, types};
+            use $crate::kernels::matmul::MatmulArgs;
             type S = $simd;
             macro_rules! shell {
-                ($shell:ident: $weights:ty) => {
+                ($shell:ident: $weights:ty, $group:ident) => {
                     $(#[$features])?
                     unsafe fn $shell(args: &MatmulArgs) {
-                        unsafe { matmul::matmul_codes::<S, $weights>(args) }
+                        const GROUP: GroupFn<<$weights as Weights>::Unpacked> = $group();
+                        unsafe { codes::matmul_codes::<S, $weights>(args, GROUP) }
+                    }
+                };
+                ($group:ident: $shell:ident = $weights:ty) => {
+                    $(#[$features])?
+                    unsafe fn $shell(group: &Group) {
+                        unsafe { codes::group::<S, $weights>(group) }
+                    }
+                    const fn $group() -> GroupFn<$weights> {
+                        GroupFn::new($shell)
                     }
                 };
             }
-            shell!(matmul_q8_0: types::Q8_0);
-            shell!(matmul_q4_0: types::Q4_0);
-            shell!(matmul_q4_1: types::Q4_1);
-            shell!(matmul_q5_0: types::Q5_0);
-            shell!(matmul_q5_1: types::Q5_1);
-            shell!(matmul_q2_k: types::Q2_K);
-            shell!(matmul_q3_k: types::Q3_K);
-            shell!(matmul_q4_k: types::Q4_K);
-            shell!(matmul_q5_k: types::Q5_K);
-            shell!(matmul_q6_k: types::Q6_K);
-            shell!(matmul_iq4_nl: types::IQ4_NL);
-            shell!(matmul_iq4_xs: types::IQ4_XS);
-            shell!(matmul_iq1_s: types::IQ1_S);
-            shell!(matmul_iq1_m: types::IQ1_M);
-            shell!(matmul_iq2_xxs: types::IQ2_XXS);
-            shell!(matmul_iq2_xs: types::IQ2_XS);
-            shell!(matmul_iq3_xxs: types::IQ3_XXS);
-            shell!(matmul_iq3_s: types::IQ3_S);
-            shell!(matmul_tq2_0: types::TQ2_0);
-            shell!(matmul_q1_0: types::Q1_0);
-            shell!(matmul_q2_0: types::Q2_0);
-            shell!(matmul_mxfp4: types::MXFP4);
-            shell!(matmul_nvfp4: types::NVFP4);
+            shell!(group_symmetric: multiply_symmetric = (Whole<true>, Floats<1, 0>));
+            shell!(group_halves: multiply_halves = (Whole<true>, Floats<2, 0>));
+            shell!(group_with_minimum: multiply_with_minimum = (Whole<false>, Floats<1, 1>));
+            shell!(group_with_minima: multiply_with_minima = (Whole<false>, Floats<1, 2>));
+            shell!(matmul_q8_0: types::Q8_0, group_symmetric);
+            shell!(matmul_q4_0: types::Q4_0, group_symmetric);
+            shell!(matmul_q4_1: types::Q4_1, group_with_minimum);
+            shell!(matmul_q5_0: types::Q5_0, group_symmetric);
+            shell!(matmul_q5_1: types::Q5_1, group_with_minimum);
+            shell!(matmul_q2_k: types::Q2_K, group_with_minima);
+            shell!(matmul_q3_k: types::Q3_K, group_symmetric);
+            shell!(matmul_q4_k: types::Q4_K, group_with_minimum);
+            shell!(matmul_q5_k: types::Q5_K, group_with_minimum);
+            shell!(matmul_q6_k: types::Q6_K, group_halves);
+            shell!(matmul_iq4_nl: types::IQ4_NL, group_symmetric);
+            shell!(matmul_iq4_xs: types::IQ4_XS, group_symmetric);
+            shell!(matmul_iq1_s: types::IQ1_S, group_symmetric);
+            shell!(matmul_iq1_m: types::IQ1_M, group_halves);
+            shell!(matmul_iq2_xxs: types::IQ2_XXS, group_symmetric);
+            shell!(matmul_iq2_xs: types::IQ2_XS, group_halves);
+            shell!(matmul_iq3_xxs: types::IQ3_XXS, group_symmetric);
+            shell!(matmul_iq3_s: types::IQ3_S, group_symmetric);
+            shell!(matmul_tq2_0: types::TQ2_0, group_symmetric);
+            shell!(matmul_q1_0: types::Q1_0, group_symmetric);
+            shell!(matmul_q2_0: types::Q2_0, group_symmetric);
+            shell!(matmul_mxfp4: types::MXFP4, group_symmetric);
+            shell!(matmul_nvfp4: types::NVFP4, group_halves);
             [
                 (DataType::Q8_0, matmul_q8_0),
                 (DataType::Q4_0, matmul_q4_0),

@@ -7,7 +7,7 @@ use crate::format::dtype::DataType;
 use crate::kernels::attention::{MAX_ROWS, scratch_length, value_dim};
 use crate::kernels::simd::LANES;
 use crate::ops::linear::GATED_SCRATCH;
-use crate::quant::activations::{ActivationMemory, BIASES, super_blocks};
+use crate::quant::activations::{ActivationMemory, BIASES, SUMS, super_blocks};
 use crate::quant::packed::BLOCK;
 
 /// How large a session is.
@@ -124,7 +124,7 @@ impl<'a> Carver<'a> {
             data: self.take(&[tokens, blocks, BLOCK * value_bytes])?,
             scales: self.take(&[tokens, blocks])?,
             biases: self.take(&[tokens, blocks, BIASES])?,
-            sums: self.take(&[tokens, blocks])?,
+            sums: self.take(&[tokens, blocks, SUMS])?,
             spikes: self.take(&[tokens, super_blocks(blocks)])?,
         })
     }

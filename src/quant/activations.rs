@@ -50,7 +50,7 @@ impl Form {
             Form::Codes => tokens.checked_mul(blocks)?,
             Form::F32 | Form::Bf16 => 0,
         };
-        Some((cells, cells.checked_mul(BIASES)?, cells))
+        Some((cells, cells.checked_mul(BIASES)?, cells.checked_mul(SUMS)?))
     }
 }
 
@@ -64,8 +64,11 @@ impl Form {
     }
 }
 
-/// Biases of a block: that of the block, and that of its first 16 inputs.
-pub const BIASES: usize = 2;
+/// Biases of a block: those of all its inputs, of the first 16 and of the others.
+pub const BIASES: usize = 3;
+
+/// Sums of a block: those of all its inputs and of the first 16.
+pub const SUMS: usize = 2;
 
 /// Memory for activations, filled by `Kernels::activate`.
 pub struct ActivationsMut<'a> {
@@ -92,9 +95,9 @@ pub struct Activations<'a> {
     pub data: &'a [u8],
     /// `[token][block]`: scale of the codes.
     pub scales: &'a [f32],
-    /// `[token][block][2]`: -128 * sum of the codes of the block, and of its first 16 inputs alone.
+    /// `[token][block][BIASES]`: -128 * sum of the codes.
     pub biases: &'a [i32],
-    /// `[token][block]`: scale * sum of the codes.
+    /// `[token][block][SUMS]`: scale * sum of the codes.
     pub sums: &'a [f32],
     /// `[token][super-block]`: the group of inputs that stands apart from its block.
     pub spikes: &'a [Spike],
@@ -113,7 +116,7 @@ impl<'a> Activations<'a> {
             data: &self.data[first * row..][..count * row],
             scales: &self.scales[first * cells..][..count * cells],
             biases: &self.biases[BIASES * first * cells..][..BIASES * count * cells],
-            sums: &self.sums[first * cells..][..count * cells],
+            sums: &self.sums[SUMS * first * cells..][..SUMS * count * cells],
             spikes: &self.spikes[first * spikes..][..count * spikes],
         }
     }
@@ -126,7 +129,7 @@ impl<'a> Activations<'a> {
             && self.data.as_ptr().addr().is_multiple_of(self.form.value_bytes())
             && self.scales.len() >= records
             && self.biases.len() >= BIASES * records
-            && self.sums.len() >= records
+            && self.sums.len() >= SUMS * records
             && self.spikes.len()
                 >= if records > 0 {
                     self.tokens * super_blocks(self.blocks)
@@ -151,9 +154,9 @@ pub struct ActivationMemory<'a> {
     pub data: &'a mut [u8],
     /// At least what [`Form::cells`] says, as the others.
     pub scales: &'a mut [f32],
-    /// Two for each scale.
+    /// [`BIASES`] for each scale.
     pub biases: &'a mut [i32],
-    /// One for each scale.
+    /// [`SUMS`] for each scale.
     pub sums: &'a mut [f32],
     /// One for each super-block.
     pub spikes: &'a mut [Spike],
@@ -199,7 +202,7 @@ impl ActivationsMut<'_> {
             matrix(self.data, tokens, bytes),
             matrix(self.scales, tokens, cells),
             matrix(self.biases, tokens, BIASES * cells),
-            matrix(self.sums, tokens, cells),
+            matrix(self.sums, tokens, SUMS * cells),
             matrix(self.spikes, tokens, super_blocks(cells)),
         )
     }
@@ -242,7 +245,7 @@ impl ActivationsMut<'_> {
             data.by_columns(width),
             scales.by_columns(blocks),
             biases.by_columns(BIASES * blocks),
-            sums.by_columns(blocks),
+            sums.by_columns(SUMS * blocks),
             spikes.by_columns(1),
         )
     }

@@ -8,7 +8,7 @@ use mantle::base::memory::{Allocator, HostAllocator, Plain};
 use mantle::format::dtype::DataType;
 use mantle::kernels::Kernels;
 use mantle::quant::activations::{
-    ActivationMemory, Activations, ActivationsMut, BIASES, Form, SUPER_BLOCK, Spike, super_blocks,
+    ActivationMemory, Activations, ActivationsMut, BIASES, Form, SUMS, SUPER_BLOCK, Spike, super_blocks,
 };
 use mantle::quant::packed::{BLOCK, Layout, PANEL, PackedMatrix, pack_panel};
 use mantle::quant::scalar::dequantize_row;
@@ -242,7 +242,7 @@ impl Prepared {
             data: Guarded::new(tokens * blocks * BLOCK * form.value_bytes()),
             scales: Guarded::new(cells),
             biases: Guarded::new(BIASES * cells),
-            sums: Guarded::new(cells),
+            sums: Guarded::new(SUMS * cells),
             spikes: Guarded::new(form.spikes(tokens, blocks).unwrap()),
         };
         // What was there before must not matter.
