@@ -120,17 +120,11 @@ impl Pool {
             return;
         };
         let shared = &*self.shared;
-        // Closed while the new step is written down: a worker that is still in the last step could otherwise read
-        // its ticket, then the new number of chunks, and claim a chunk that the new step gives out again.
-        shared
-            .ticket
-            .0
-            .store(u64::from(*turn) << 32 | CLOSED, Ordering::SeqCst);
         *turn = turn.wrapping_add(1);
         shared
             .body
-            .store((&raw const body).cast_mut().cast(), Ordering::Release);
-        shared.chunks.store(chunks, Ordering::Release);
+            .store((&raw const body).cast_mut().cast(), Ordering::Relaxed);
+        shared.chunks.store(chunks, Ordering::Relaxed);
         shared.pending.0.store(chunks, Ordering::Relaxed);
         shared
             .ticket
@@ -184,9 +178,6 @@ impl Drop for Pool {
         }
     }
 }
-
-/// The lower half of a ticket of which nothing can be claimed: more chunks than any step has.
-const CLOSED: u64 = 0xffff_ffff;
 
 /// More threads than any machine has; a larger number is a mistake of the caller.
 pub const MAX_THREADS: usize = 1024;
