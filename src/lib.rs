@@ -18,6 +18,8 @@
 //!
 //! `unsafe` is allowed in `ffi`, `kernels` and `base` only.
 
+#![warn(clippy::unwrap_used, clippy::expect_used)]
+
 pub mod base;
 pub mod ffi;
 pub mod format;

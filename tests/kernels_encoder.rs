@@ -1,4 +1,5 @@
 //! The activations and norms of encoders: against float64, with the same bits on every instruction set.
+#![allow(clippy::type_complexity, clippy::needless_range_loop)]
 
 mod kernels_support;
 

@@ -119,10 +119,10 @@ impl Runtime {
 
     /// Hands a message to the log; it is made only when somebody takes it.
     pub fn log(&self, level: LogLevel, target: &str, message: impl FnOnce() -> String) {
-        if let Some(log) = &self.log {
-            if level <= self.log_level {
-                log(level, target, &message());
-            }
+        if let Some(log) = &self.log
+            && level <= self.log_level
+        {
+            log(level, target, &message());
         }
     }
 }

@@ -148,6 +148,24 @@ pub type Part<'a> = (
     MatrixMut<'a, Spike>,
 );
 
+/// Parts of all blocks of some tokens.
+pub type PartsByRows<'a> = (
+    ByRows<'a, u8>,
+    ByRows<'a, f32>,
+    ByRows<'a, i32>,
+    ByRows<'a, f32>,
+    ByRows<'a, Spike>,
+);
+
+/// Parts of some blocks of all tokens.
+pub type PartsByColumns<'a> = (
+    ByColumns<'a, u8>,
+    ByColumns<'a, f32>,
+    ByColumns<'a, i32>,
+    ByColumns<'a, f32>,
+    ByColumns<'a, Spike>,
+);
+
 /// Memory for the activations of an arena, before it is given a form and a shape.
 pub struct ActivationMemory<'a> {
     /// At least `tokens * 32 * blocks * value_bytes` bytes, aligned to 64.
@@ -208,16 +226,7 @@ impl ActivationsMut<'_> {
     }
 
     /// Divided so that chunk `i` fills all blocks of `count` tokens.
-    pub fn by_tokens(
-        &mut self,
-        count: usize,
-    ) -> (
-        ByRows<'_, u8>,
-        ByRows<'_, f32>,
-        ByRows<'_, i32>,
-        ByRows<'_, f32>,
-        ByRows<'_, Spike>,
-    ) {
+    pub fn by_tokens(&mut self, count: usize) -> PartsByRows<'_> {
         let (data, scales, biases, sums, spikes) = self.whole();
         (
             data.by_rows(count),
@@ -229,15 +238,7 @@ impl ActivationsMut<'_> {
     }
 
     /// Divided so that chunk `i` fills super-block `i` of all tokens.
-    pub fn by_super_blocks(
-        &mut self,
-    ) -> (
-        ByColumns<'_, u8>,
-        ByColumns<'_, f32>,
-        ByColumns<'_, i32>,
-        ByColumns<'_, f32>,
-        ByColumns<'_, Spike>,
-    ) {
+    pub fn by_super_blocks(&mut self) -> PartsByColumns<'_> {
         let blocks = SUPER_BLOCK / BLOCK;
         let width = SUPER_BLOCK * self.form.value_bytes();
         let (data, scales, biases, sums, spikes) = self.whole();
