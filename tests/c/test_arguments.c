@@ -354,6 +354,41 @@ static void matrices(void)
     GIVES(BAD, "size is 1", mantle_dequantize_rows(runtime, f32, values, 1, 1, 32, out, 32, error));
 }
 
+static void embeddings(void)
+{
+    static const size_t offsets[2] = {0, 1};
+    const mantle_token id = 3;
+    mantle_embedding_info info;
+    mantle_embedder_options embedder_options;
+    mantle_embed_options options;
+    mantle_embedder *embedder = (mantle_embedder *)&info; /* must become NULL */
+    mantle_memory memory;
+    const char *text = NULL;
+    size_t length = 0;
+    float row[4] = {0};
+    info.struct_size = sizeof info;
+    memory.struct_size = sizeof memory;
+    GIVES(BAD, "NULL", mantle_embedder_options_init(NULL, sizeof embedder_options, error));
+    GIVES(BAD, "NULL", mantle_embed_options_init(NULL, sizeof options, error));
+    SUCCEEDS(mantle_embedder_options_init(&embedder_options, sizeof embedder_options, error));
+    SUCCEEDS(mantle_embed_options_init(&options, sizeof options, error));
+    GIVES(BAD, "NULL", mantle_model_embedding_info(NULL, &info, error));
+    GIVES(BAD, "NULL", mantle_model_prompt(NULL, 0, &text, &length, &text, &length, error));
+    GIVES(BAD, "NULL", mantle_embedder_bytes(NULL, &embedder_options, &memory, error));
+    GIVES(BAD, "NULL", mantle_embedder_new(NULL, &embedder_options, NULL, &embedder, error));
+    CHECK(embedder == NULL);
+    GIVES(BAD, "NULL", mantle_embedder_memory(NULL, &memory, error));
+    GIVES(BAD, "NULL", mantle_embed_dimensions(NULL, &options, &length, error));
+    GIVES(BAD, "NULL", mantle_embed_texts(NULL, "x", offsets, 1, &options, row, 0, NULL, error));
+    GIVES(BAD, "NULL", mantle_embed_tokens(NULL, &id, offsets, 1, &options, row, 0, NULL, error));
+    /* A decoder has no embeddings. */
+    GIVES(MANTLE_ERROR_UNSUPPORTED, "", mantle_model_embedding_info(model, &info, error));
+    GIVES(MANTLE_ERROR_UNSUPPORTED, "", mantle_embedder_bytes(model, &embedder_options, &memory, error));
+    GIVES(MANTLE_ERROR_UNSUPPORTED, "", mantle_embedder_new(model, &embedder_options, NULL, &embedder, error));
+    CHECK(embedder == NULL);
+    mantle_embedder_free(NULL);
+}
+
 int main(void)
 {
     mantle_runtime_options options;
@@ -379,6 +414,7 @@ int main(void)
     sequences();
     generation();
     matrices();
+    embeddings();
     /* In the order that no one expects: each object holds what it needs. */
     mantle_runtime_free(runtime);
     mantle_model_free(model);
