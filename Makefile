@@ -27,6 +27,7 @@ configure:
 ## models: fetch the models that tests and demo read (checked by sha256, kept in the cache)
 models:
 	@$(FETCH) smollm2
+	@$(FETCH) minilm
 
 ## test: everything: Rust tests, instruction sets, header drift, C tests, programs
 test: models test-rust test-isa test-c
