@@ -42,9 +42,10 @@ test-isa:
 test-c: all
 	@cmake=$$(cmake/find-cmake.sh) && cd $(BUILD) && "$$(dirname "$$cmake")/ctest" --output-on-failure
 
-## demo: fetch a small model and watch it write
+## demo: fetch two small models, compare sentences with one and watch the other write
 demo: all
-	@model=$$($(FETCH) smollm2) && sh c_examples/demo.sh $(BUILD)/bin "$$model" "$(PROMPT)"
+	@encoder=$$($(FETCH) minilm) && model=$$($(FETCH) smollm2) && \
+		sh c_examples/demo.sh $(BUILD)/bin "$$encoder" "$$model" "$(PROMPT)"
 
 ## bench: this machine's limits, and how close the library comes to them
 bench: all
