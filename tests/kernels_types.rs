@@ -1,9 +1,13 @@
-//! Packing loses nothing: every row of a packed matrix decodes to the bits of the stored row, at the promised size.
+//! Packing loses nothing: every row of a packed matrix decodes to the bits of the stored row, at the promised size. And
+//! how a matrix is decoded while it is multiplied changes no bit.
 
 mod kernels_support;
 
-use kernels_support::{Random, decode, pack, packable, random_weights};
+use kernels_support::*;
+use mantle::base::matrix::MatrixMut;
 use mantle::format::dtype::DataType;
+use mantle::kernels::{Kernels, Strategy};
+use mantle::quant::activations::Form;
 use mantle::quant::packed::{BLOCK, Layout};
 
 #[test]
@@ -61,5 +65,43 @@ fn the_growth_is_what_is_promised() {
             "{} grows by {growth}",
             dtype.name()
         );
+    }
+}
+
+#[test]
+fn decoding_in_registers_and_in_the_cache_gives_the_same_bits() {
+    // More tokens than pass over a decoded chunk at once, more blocks than a chunk has, odd panels.
+    for (rows, columns, tokens) in [(16, 256, 1), (40, 256, 7), (33, 1280, 101), (5, 2304, 3)] {
+        for dtype in packable().filter(|&dtype| Form::of(dtype) == Form::Codes) {
+            let mut random = Random(rows as u64 + u64::from(dtype as u32));
+            let stored = random_weights(dtype, rows, columns, true, &mut random);
+            let weights = pack(dtype, &stored, rows, columns);
+            let x: Vec<f32> = (0..tokens * columns).map(|_| random.signed()).collect();
+            let x = Prepared::new(scalar(), Form::Codes, &x, tokens, columns);
+            let run = |kernels: &Kernels, strategy| {
+                let mut y = vec![f32::NAN; tokens * rows];
+                let output = MatrixMut::new(&mut y, tokens, rows, rows).unwrap();
+                kernels.matmul_by(
+                    strategy,
+                    &weights,
+                    0..weights.panels(),
+                    &x.view(),
+                    output,
+                    None,
+                    false,
+                );
+                y
+            };
+            let expected = run(scalar(), Strategy::InRegisters);
+            for (name, kernels) in Kernels::every() {
+                for strategy in [Strategy::Fastest, Strategy::InRegisters, Strategy::InCache] {
+                    let what = format!(
+                        "{} {rows} x {columns}, {tokens} tokens, {name}, {strategy:?}",
+                        dtype.name()
+                    );
+                    assert_same(&what, &run(kernels, strategy), &expected);
+                }
+            }
+        }
     }
 }

@@ -252,15 +252,16 @@ unsafe fn add_spike<S: Simd, W: Weights, const P: usize>(
     spike: &Spike,
     acc: &mut [S::F; P],
 ) {
-    let [place, _, scale, bias] = *spike;
+    let place = spike[0] as usize;
     // Activations are a type that anyone can fill: a place outside the super-block or the row must not be read.
-    let block = (first + (place as usize / 8).min(BLOCKS - 1)).min(x.blocks - 1);
-    let group = place as usize % 8;
+    let block = (first + (place / 8).min(BLOCKS - 1)).min(x.blocks - 1);
+    let group = place % 8;
     let half = if W::HALVES == 2 { group / 4 } else { 0 };
-    let x_scale = f32::from_bits(scale);
     // SAFETY: as the caller promises.
     unsafe {
         let codes = S::int_broadcast((&raw const spike[1]).cast());
+        let x_scale = S::splat(*(&raw const spike[2]).cast::<f32>());
+        let bias = S::int_broadcast((&raw const spike[3]).cast());
         for p in 0..P {
             let scales = x.scales.add(p * x.scale_stride);
             let w = x.codes.add(p * x.code_stride + block * W::CODE_BYTES);
@@ -270,15 +271,21 @@ unsafe fn add_spike<S: Simd, W: Weights, const P: usize>(
             } else if S::CENTERS {
                 S::dot4(S::int_splat(0), w, codes)
             } else {
-                S::dot4(S::int_splat(bias as i32), w, codes)
+                S::dot4(bias, w, codes)
             };
             let product = S::mul(S::to_float(dot), W::scale::<S>(scales, block, half));
-            acc[p] = S::fma(product, S::splat(x_scale), acc[p]);
-            // The sum of the block, then that of its first half, as in `block_tile`.
-            let sum = x_scale * (bias as i32 as f32 * (-1.0 / 128.0));
-            for index in 0..W::MINIMA {
-                let sum = if index == 0 || group < 4 { sum } else { 0.0 };
-                acc[p] = S::fma(W::minimum::<S>(scales, block, index), S::splat(sum), acc[p]);
+            acc[p] = S::fma(product, x_scale, acc[p]);
+        }
+        if W::MINIMA == 0 {
+            return;
+        }
+        let sum = S::mul(x_scale, S::mul(S::to_float(bias), S::splat(-1.0 / 128.0)));
+        for p in 0..P {
+            let scales = x.scales.add(p * x.scale_stride);
+            acc[p] = S::fma(W::minimum::<S>(scales, block, 0), sum, acc[p]);
+            // The other minimum belongs to the sum of the first half of a block.
+            if W::MINIMA == 2 && group < 4 {
+                acc[p] = S::fma(W::minimum::<S>(scales, block, 1), sum, acc[p]);
             }
         }
     }

@@ -63,7 +63,7 @@ impl TwoBitsWithFactors {
 impl Weights for TwoBitsWithFactors {
     const CODE_BYTES: usize = BLOCK * PANEL / 4;
     const CENTERED: bool = false;
-    const MANY_FROM: usize = 24;
+    const MANY_FROM: usize = 12;
     const HALVES: usize = 1;
     const MINIMA: usize = 2;
     type Unpacked = (Whole<false>, Floats<1, 2>);
@@ -152,7 +152,7 @@ impl ThreeBitsWithFactors {
 impl Weights for ThreeBitsWithFactors {
     const CODE_BYTES: usize = BLOCK * PANEL * 3 / 8;
     const CENTERED: bool = true;
-    const MANY_FROM: usize = 10;
+    const MANY_FROM: usize = 8;
     const HALVES: usize = 1;
     const MINIMA: usize = 0;
     type Unpacked = (Whole<true>, Floats<1, 0>);

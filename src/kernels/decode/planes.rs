@@ -163,6 +163,7 @@ pub struct Bytes;
 impl Codes for Bytes {
     const BYTES: usize = BLOCK * PANEL;
     const CENTERED: bool = true;
+    const MANY_FROM: usize = usize::MAX;
     type Unpacked = Whole<true>;
     #[inline(always)]
     unsafe fn pair<S: Simd, const STEP: usize>(codes: *const u8) -> [S::I; 2] {
@@ -185,6 +186,7 @@ pub struct Nibbles<const CENTERED: bool>;
 impl<const CENTERED: bool> Codes for Nibbles<CENTERED> {
     const BYTES: usize = BLOCK * PANEL / 2;
     const CENTERED: bool = CENTERED;
+    const MANY_FROM: usize = if CENTERED { usize::MAX } else { 36 };
     type Unpacked = Whole<CENTERED>;
     #[inline(always)]
     unsafe fn pair<S: Simd, const STEP: usize>(codes: *const u8) -> [S::I; 2] {
@@ -205,6 +207,7 @@ pub struct FiveBits<const CENTERED: bool>;
 impl<const CENTERED: bool> Codes for FiveBits<CENTERED> {
     const BYTES: usize = BLOCK * PANEL * 5 / 8;
     const CENTERED: bool = CENTERED;
+    const MANY_FROM: usize = 24;
     type Unpacked = Whole<CENTERED>;
     #[inline(always)]
     unsafe fn pair<S: Simd, const STEP: usize>(codes: *const u8) -> [S::I; 2] {
@@ -229,6 +232,7 @@ pub struct SixBits;
 impl Codes for SixBits {
     const BYTES: usize = BLOCK * PANEL * 6 / 8;
     const CENTERED: bool = true;
+    const MANY_FROM: usize = 12;
     type Unpacked = Whole<true>;
     #[inline(always)]
     unsafe fn pair<S: Simd, const STEP: usize>(codes: *const u8) -> [S::I; 2] {
@@ -258,6 +262,7 @@ pub struct Crumbs;
 impl Codes for Crumbs {
     const BYTES: usize = BLOCK * PANEL / 4;
     const CENTERED: bool = true;
+    const MANY_FROM: usize = usize::MAX;
     type Unpacked = Whole<true>;
     #[inline(always)]
     unsafe fn pair<S: Simd, const STEP: usize>(codes: *const u8) -> [S::I; 2] {
@@ -275,6 +280,7 @@ pub struct Whole<const CENTERED: bool>;
 impl<const CENTERED: bool> Codes for Whole<CENTERED> {
     const BYTES: usize = BLOCK * PANEL;
     const CENTERED: bool = CENTERED;
+    const MANY_FROM: usize = usize::MAX;
     type Unpacked = Whole<CENTERED>;
     #[inline(always)]
     unsafe fn pair<S: Simd, const STEP: usize>(codes: *const u8) -> [S::I; 2] {
@@ -292,6 +298,7 @@ pub struct Named<B>(PhantomData<B>);
 impl<B: Book> Codes for Named<B> {
     const BYTES: usize = BLOCK * PANEL / 2;
     const CENTERED: bool = true;
+    const MANY_FROM: usize = usize::MAX;
     type Unpacked = Whole<true>;
     #[inline(always)]
     unsafe fn pair<S: Simd, const STEP: usize>(codes: *const u8) -> [S::I; 2] {
