@@ -18,7 +18,7 @@ pub trait Codes: 'static {
     const BYTES: usize;
     /// Codes are q + 128; otherwise q itself, at most 127.
     const CENTERED: bool;
-    /// From how many tokens on it is faster to decode to memory, with one scale a block; measured on Zen 5.
+    /// From how many tokens on it is faster to decode such codes to memory; measured on Zen 5.
     const MANY_FROM: usize;
     /// The same codes as bytes.
     type Unpacked: Codes;
@@ -42,6 +42,8 @@ pub trait Scales: 'static {
     const HALVES: usize;
     /// Minima of a row and block; see [`Weights::minimum`].
     const MINIMA: usize;
+    /// From how many tokens on it is faster to decode such scales to memory; measured on Zen 5.
+    const MANY_FROM: usize;
     /// The same scales as f32.
     type Unpacked: Scales;
 
@@ -112,7 +114,11 @@ pub trait Weights: 'static {
 impl<C: Codes, K: Scales> Weights for (C, K) {
     const CODE_BYTES: usize = C::BYTES;
     const CENTERED: bool = C::CENTERED;
-    const MANY_FROM: usize = if K::HALVES == 2 { 12 } else { C::MANY_FROM };
+    const MANY_FROM: usize = if C::MANY_FROM < K::MANY_FROM {
+        C::MANY_FROM
+    } else {
+        K::MANY_FROM
+    };
     const HALVES: usize = K::HALVES;
     const MINIMA: usize = K::MINIMA;
     type Unpacked = (C::Unpacked, K::Unpacked);

@@ -232,7 +232,7 @@ pub struct SixBits;
 impl Codes for SixBits {
     const BYTES: usize = BLOCK * PANEL * 6 / 8;
     const CENTERED: bool = true;
-    const MANY_FROM: usize = 12;
+    const MANY_FROM: usize = 24;
     type Unpacked = Whole<true>;
     #[inline(always)]
     unsafe fn pair<S: Simd, const STEP: usize>(codes: *const u8) -> [S::I; 2] {

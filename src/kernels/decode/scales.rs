@@ -10,6 +10,7 @@ pub struct Half<const GROUP: usize>;
 impl<const GROUP: usize> Scales for Half<GROUP> {
     const HALVES: usize = 1;
     const MINIMA: usize = 0;
+    const MANY_FROM: usize = usize::MAX;
     type Unpacked = Floats<1, 0>;
     #[inline(always)]
     unsafe fn scale<S: Simd>(scales: *const u8, block: usize, _: usize) -> S::F {
@@ -23,6 +24,7 @@ pub struct HalfAndMinimum;
 impl Scales for HalfAndMinimum {
     const HALVES: usize = 1;
     const MINIMA: usize = 1;
+    const MANY_FROM: usize = usize::MAX;
     type Unpacked = Floats<1, 1>;
     #[inline(always)]
     unsafe fn scale<S: Simd>(scales: *const u8, block: usize, _: usize) -> S::F {
@@ -40,6 +42,7 @@ pub struct Super<const HALVES: usize, const FRACTION: i32>;
 impl<const HALVES: usize, const FRACTION: i32> Scales for Super<HALVES, FRACTION> {
     const HALVES: usize = HALVES;
     const MINIMA: usize = 0;
+    const MANY_FROM: usize = if HALVES == 2 { 12 } else { 24 };
     type Unpacked = Floats<HALVES, 0>;
     #[inline(always)]
     unsafe fn scale<S: Simd>(scales: *const u8, block: usize, half: usize) -> S::F {
@@ -62,6 +65,7 @@ pub struct SuperAndMinimum;
 impl Scales for SuperAndMinimum {
     const HALVES: usize = 1;
     const MINIMA: usize = 1;
+    const MANY_FROM: usize = 24;
     type Unpacked = Floats<1, 1>;
     #[inline(always)]
     unsafe fn scale<S: Simd>(scales: *const u8, block: usize, _: usize) -> S::F {
@@ -88,6 +92,7 @@ pub struct Floats<const HALVES: usize, const MINIMA: usize>;
 impl<const HALVES: usize, const MINIMA: usize> Scales for Floats<HALVES, MINIMA> {
     const HALVES: usize = HALVES;
     const MINIMA: usize = MINIMA;
+    const MANY_FROM: usize = usize::MAX;
     type Unpacked = Floats<HALVES, MINIMA>;
     #[inline(always)]
     unsafe fn scale<S: Simd>(scales: *const u8, block: usize, half: usize) -> S::F {
@@ -117,6 +122,7 @@ pub struct PowerOfTwo;
 impl Scales for PowerOfTwo {
     const HALVES: usize = 1;
     const MINIMA: usize = 0;
+    const MANY_FROM: usize = 24;
     type Unpacked = Floats<1, 0>;
     #[inline(always)]
     unsafe fn scale<S: Simd>(scales: *const u8, block: usize, _: usize) -> S::F {
@@ -139,6 +145,7 @@ pub struct SmallFloat;
 impl Scales for SmallFloat {
     const HALVES: usize = 2;
     const MINIMA: usize = 0;
+    const MANY_FROM: usize = 12;
     type Unpacked = Floats<2, 0>;
     #[inline(always)]
     unsafe fn scale<S: Simd>(scales: *const u8, block: usize, half: usize) -> S::F {
