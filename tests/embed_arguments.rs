@@ -5,7 +5,7 @@ mod embed_common;
 mod gguf_support;
 
 use embed_common::reference::{Kind, Reference, write_gguf};
-use embed_common::{data, embed, embedder, runtime, try_embed};
+use embed_common::{data, embed, embedder, runtime, says, try_embed};
 use mantle::base::cancel::Cancel;
 use mantle::base::error::{Error, Status};
 use mantle::base::matrix::MatrixMut;
@@ -17,19 +17,10 @@ use mantle::model::pooling::Pooling;
 use mantle::model::session::{Session, SessionOptions};
 use mantle::text::embed::{Texts, embed_texts};
 use mantle::text::tokenizer::{Tokenizer, of_model};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 fn gemma() -> Arc<Model> {
     embed_common::open(&runtime(2, None), &data("tiny-gemma-embedding-F32.gguf"))
-}
-
-fn says(error: &Error, status: Status, words: &[&str]) {
-    let text = error.to_string();
-    assert_eq!(error.status(), status, "{text}");
-    for word in words {
-        assert!(text.contains(word), "{text:?} does not say {word:?}");
-    }
 }
 
 /// Embeds with these offsets into as many rows.
@@ -301,131 +292,6 @@ fn keys_with(keys: &[(String, Value)], key: &str, value: Value) -> Vec<(String, 
     let mut keys: Vec<_> = keys.iter().filter(|(known, _)| known != key).cloned().collect();
     keys.push((key.to_owned(), value));
     keys
-}
-
-/// A folder with these files, and a BERT's tensors under the names of `transformers`.
-fn folder(test: &str, prefix: &str, files: &[(&str, &str)]) -> PathBuf {
-    let folder = gguf_support::folder(&format!("embed_arguments_{test}"));
-    let names = mantle::model::names::Names::Bert(prefix.to_owned());
-    let reference = Reference::new(Kind::Bert);
-    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
-    for (name, (rows, columns, values)) in &reference.tensors {
-        let start = data.len();
-        values.iter().for_each(|value| data.extend(value.to_le_bytes()));
-        let shape = if *rows == 1 {
-            vec![*columns]
-        } else {
-            vec![*rows, *columns]
-        };
-        let entry = serde_json::json!({"dtype": "F32", "shape": shape, "data_offsets": [start, data.len()]});
-        header.insert(names.of(name).into_owned(), entry);
-    }
-    let header = serde_json::to_vec(&header).unwrap();
-    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
-    bytes.extend(header);
-    bytes.extend(data);
-    std::fs::write(folder.join("model.safetensors"), bytes).unwrap();
-    for (name, text) in files {
-        let path = folder.join(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    }
-    folder
-}
-
-const CONFIG: &str = r#"{"model_type": "bert", "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
-    "intermediate_size": 160, "max_position_embeddings": 600, "layer_norm_eps": 1e-12, "hidden_act": "gelu"}"#;
-const MODULES: &str = r#"[{"type": "sentence_transformers.models.Transformer", "path": ""},
-    {"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"}]"#;
-const POOLING: &str = r#"{"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}"#;
-
-fn open_folder(folder: &Path) -> Result<Arc<Model>, Error> {
-    Model::open(&runtime(1, None), folder, ModelOptions::default())
-}
-
-#[test]
-fn a_folder_gives_the_same_bits_as_gguf_with_and_without_prefix() {
-    let tokens = [3, 1, 4, 15, 9, 26];
-    let model = Model::open_memory(
-        &runtime(1, None),
-        &Reference::new(Kind::Bert).gguf(),
-        ModelOptions::default(),
-    )
-    .unwrap();
-    let expected = embed(&mut embedder(&model), &[&tokens]);
-    for (test, prefix) in [("plain", ""), ("prefixed", "bert.")] {
-        let folder = folder(
-            test,
-            prefix,
-            &[
-                ("config.json", CONFIG),
-                ("modules.json", MODULES),
-                ("1_Pooling/config.json", POOLING),
-            ],
-        );
-        let model = open_folder(&folder).unwrap();
-        // `modules.json` has no module that normalizes; the file of the other model says nothing about it.
-        assert!(!model.embedding().unwrap().normalize);
-        let options = EmbedOptions {
-            normalize: Some(true),
-            ..EmbedOptions::default()
-        };
-        assert_eq!(
-            try_embed(&mut embedder(&model), &[&tokens], &options).unwrap(),
-            expected
-        );
-    }
-}
-
-#[test]
-fn a_folder_that_lacks_a_file_names_it() {
-    let error = open_folder(&folder("no_config", "", &[])).err().unwrap();
-    says(&error, Status::NotFound, &["no_config", "config.json"]);
-    let files = [("config.json", CONFIG), ("modules.json", MODULES)];
-    let error = open_folder(&folder("no_pooling", "", &files)).err().unwrap();
-    says(&error, Status::NotFound, &["1_Pooling", "config.json"]);
-    let model = open_folder(&folder("no_tokenizer", "", &[("config.json", CONFIG)])).unwrap();
-    says(
-        &of_model(&model).err().unwrap(),
-        Status::NotFound,
-        &["tokenizer.json"],
-    );
-    let dense = MODULES.replace("Pooling\"", "Dense\"");
-    let error = open_folder(&folder(
-        "dense",
-        "",
-        &[("config.json", CONFIG), ("modules.json", &dense)],
-    ));
-    says(
-        &error.err().unwrap(),
-        Status::Unsupported,
-        &["modules.json", "Dense"],
-    );
-    for (name, from, to, word) in [
-        ("type", "\"bert\"", "\"roberta\"", "roberta"),
-        ("act", "\"gelu\"", "\"relu\"", "relu"),
-        (
-            "layers",
-            "\"num_hidden_layers\": 3",
-            "\"num_hidden_layers\": -3",
-            "num_hidden_layers",
-        ),
-        ("width", "\"hidden_size\": 64,", "", "hidden_size"),
-        ("json", "{", "{{", "JSON"),
-    ] {
-        let config = CONFIG.replacen(from, to, 1);
-        let error = open_folder(&folder(name, "", &[("config.json", &config)]))
-            .err()
-            .unwrap();
-        assert!(error.to_string().contains(word), "{error}");
-        assert!(error.to_string().contains("config.json"), "{error}");
-    }
-    let folder = folder("prefix", "model.", &[("config.json", CONFIG)]);
-    says(
-        &open_folder(&folder).err().unwrap(),
-        Status::Format,
-        &["embeddings.word_embeddings.weight"],
-    );
 }
 
 #[test]

@@ -308,6 +308,13 @@ impl<'a> Container<'a> {
         self.sidecar_json(name)?.ok_or_else(|| self.missing_sidecar(name))
     }
 
+    /// Opens a further model file in the model's folder, such as `2_Dense/model.safetensors`; its absence is an error
+    /// that names it.
+    pub fn open_beside(&self, name: &str) -> Result<Container<'static>> {
+        let folder = self.folder.as_ref().ok_or_else(|| self.missing_sidecar(name))?;
+        Container::open_file(&folder.below(name)?, LoadMode::Read)
+    }
+
     fn missing_sidecar(&self, name: &str) -> Error {
         match &self.folder {
             Some(folder) => Error::not_found(format!(

@@ -50,7 +50,7 @@ impl Folder {
     }
 
     /// Names come from other files of the model, too, and must not lead out of its folder.
-    fn below(&self, name: &str) -> Result<PathBuf> {
+    pub(super) fn below(&self, name: &str) -> Result<PathBuf> {
         let inside = Path::new(name)
             .components()
             .all(|part| matches!(part, Component::Normal(_)));

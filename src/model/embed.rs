@@ -1,5 +1,6 @@
 //! An embedder: the memory in which documents become embeddings. One thread at a time.
 
+use super::dense::Dense;
 use super::encoder::{EncoderBuffers, EncoderConfig, EncoderLimits, carve, matrix};
 use super::model::Model;
 use super::plan::Carver;
@@ -303,7 +304,7 @@ impl Embedder {
 /// Runs the pooled rows through the dense layers; returns the rows that came out.
 fn apply_dense<'b>(
     runtime: &Runtime,
-    layers: &[Linear],
+    layers: &[Dense],
     count: usize,
     width: usize,
     buffers: &'b mut EncoderBuffers<'_>,
@@ -320,16 +321,17 @@ fn apply_dense<'b>(
             rows: None,
             norm: None,
         };
-        let output = matrix(to, count, layer.rows());
-        layer.apply(
+        let rows = layer.linear.rows();
+        layer.linear.apply(
             runtime,
             &input,
             &mut buffers.dense_inputs,
             buffers.scratch,
-            output,
+            matrix(to, count, rows),
             false,
         );
-        columns = layer.rows();
+        layer.activation.apply(&mut to[..count * rows]);
+        columns = rows;
         std::mem::swap(&mut from, &mut to);
     }
     from
@@ -354,7 +356,7 @@ fn read_options(model: &Model, options: &EmbedderOptions) -> Result<EncoderLimit
         let bytes = parts.map(|part| Form::of(part.layout().dtype).value_bytes());
         bytes.max().unwrap_or(4)
     };
-    let dense: Vec<&Linear> = model.dense().iter().collect();
+    let dense: Vec<&Linear> = model.dense().iter().map(|layer| &layer.linear).collect();
     Ok(EncoderLimits {
         context,
         tokens,

@@ -1,6 +1,7 @@
 //! Model architectures and the plan that sizes and carves their buffers.
 pub mod bert;
 pub mod config;
+pub mod dense;
 pub mod embed;
 pub mod encoder;
 pub mod gemma;

@@ -2,11 +2,12 @@
 
 use super::bert::Bert;
 use super::config::{Config, bounded};
+use super::dense::{Dense, DenseModule, load_dense, load_modules};
 use super::encoder::{Encoder, EncoderConfig};
 use super::gemma::GemmaEmbedding;
 use super::llama::Llama;
 use super::names::{Names, describe};
-use super::pooling::{EmbeddingInfo, load_dense};
+use super::pooling::EmbeddingInfo;
 use super::table::RowTable;
 use super::weights::{LoadSource, Loader, Progress};
 use crate::base::cancel::Cancel;
@@ -14,7 +15,6 @@ use crate::base::error::{Error, Result, Within};
 use crate::format::container::{Container, Folder, Format, LoadMode, Tensor};
 use crate::format::dtype::DataType;
 use crate::format::metadata::{Metadata, Value};
-use crate::ops::linear::Linear;
 use crate::ops::runtime::{LogLevel, Runtime};
 use crate::quant::packed::PackedMatrix;
 use std::path::Path;
@@ -96,7 +96,7 @@ enum Weights {
     Llama(Box<Llama>),
     Encoder {
         encoder: Box<dyn Encoder>,
-        dense: Vec<Linear>,
+        dense: Vec<Dense>,
     },
 }
 
@@ -183,13 +183,14 @@ impl Model {
             limit: options.memory_limit,
         };
         let mut loader = Loader::new(source, options.progress);
-        let weights = file.load(numbers, &container, &mut loader)?;
+        let modules = info.embeddings.as_ref().map_or(&[][..], |info| &info.modules);
+        let weights = file.load(numbers, modules, &container, &mut loader)?;
         info.packed_bytes = loader.packed();
         info.bytes_per_token = match &weights {
             Weights::Llama(llama) => llama.bytes_per_token(),
             Weights::Encoder { encoder, dense } => {
                 if let (Some(embeddings), Some(last)) = (&mut info.embeddings, dense.last()) {
-                    embeddings.dimensions = last.rows() as u32;
+                    embeddings.dimensions = last.linear.rows() as u32;
                     embeddings.dense_layers = dense.len() as u32;
                 }
                 encoder.bytes_per_token()
@@ -308,7 +309,7 @@ impl Model {
     }
 
     /// Dense layers behind the pooling of an encoder.
-    pub(super) fn dense(&self) -> &[Linear] {
+    pub(super) fn dense(&self) -> &[Dense] {
         match &self.weights {
             Weights::Encoder { dense, .. } => dense,
             Weights::Llama(_) => &[],
@@ -376,6 +377,7 @@ impl File {
     fn load(
         &self,
         numbers: Numbers,
+        modules: &[DenseModule],
         container: &Container<'_>,
         loader: &mut Loader<'_, '_, '_>,
     ) -> Result<Weights> {
@@ -390,7 +392,10 @@ impl File {
             "bert" | "nomic-bert" => Box::new(Bert::load(config, metadata, architecture, loader)?),
             _ => return Err(self.unknown()),
         };
-        let dense = load_dense(metadata, architecture, width, loader)?;
+        let dense = match container.format() {
+            Format::Gguf => load_dense(metadata, architecture, width, loader)?,
+            Format::Safetensors => load_modules(container, modules, loader)?,
+        };
         Ok(Weights::Encoder { encoder, dense })
     }
 

@@ -1,10 +1,9 @@
 //! From token vectors to one embedding: pooling, dense layers, cutting and normalizing.
 
-use super::weights::{Loader, RowOrder};
+use super::dense::DenseModule;
 use crate::base::error::{Error, Result, Within};
 use crate::format::container::Container;
 use crate::format::metadata::Metadata;
-use crate::ops::linear::Linear;
 
 /// How the vectors of a document's tokens become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +56,8 @@ pub struct EmbeddingInfo {
     pub dense_layers: u32,
     /// Text that the model was trained to see before a text of a kind: (name of the kind, text).
     pub prompts: Vec<(String, String)>,
+    /// Dense layers that a folder's `modules.json` lists.
+    pub modules: Vec<DenseModule>,
 }
 
 /// From the model card of EmbeddingGemma.
@@ -102,6 +103,7 @@ impl EmbeddingInfo {
                 .iter()
                 .map(|&(name, text)| (name.to_owned(), text.to_owned()))
                 .collect(),
+            modules: Vec::new(),
         };
         if from_folder {
             info.read_modules(container)?;
@@ -143,23 +145,49 @@ impl EmbeddingInfo {
             .as_array()
             .ok_or_else(|| Error::format(format!("{FILE}: expected an array of modules")))?;
         self.normalize = false;
+        let mut is_pooled = false;
         for module in modules {
             let text = |name: &str| module.get(name).and_then(|value| value.as_str()).unwrap_or("");
-            match text("type").rsplit('.').next().unwrap_or("") {
+            let kind = text("type").rsplit('.').next().unwrap_or("");
+            if self.normalize || (kind == "Pooling" && is_pooled) || (kind == "Dense" && !is_pooled) {
+                return Err(Error::unsupported(format!(
+                    "{FILE}: the module \"{}\" is in a place that is not supported; expected Transformer, Pooling, Dense, Normalize in this order",
+                    text("type")
+                )));
+            }
+            match kind {
                 "Transformer" => {}
                 "Normalize" => self.normalize = true,
                 "Pooling" => {
                     let file = format!("{}/config.json", text("path"));
                     self.pooling = read_pooling(&container.required_sidecar_json(&file)?).within(|| file)?;
+                    is_pooled = true;
                 }
+                "Dense" => self.add_module(DenseModule::read(container, text("path"))?)?,
                 _ => {
                     return Err(Error::unsupported(format!(
-                        "{FILE}: the module \"{}\" is not supported; Transformer, Pooling and Normalize are",
+                        "{FILE}: the module \"{}\" is not supported; Transformer, Pooling, Dense and Normalize are",
                         text("type")
                     )));
                 }
             }
         }
+        if !is_pooled {
+            return Err(Error::unsupported(format!("{FILE}: there is no module Pooling")));
+        }
+        Ok(())
+    }
+
+    fn add_module(&mut self, module: DenseModule) -> Result<()> {
+        if module.inputs != self.dimensions {
+            return Err(Error::format(format!(
+                "{}/config.json: in_features is {}, but what goes in has {} values",
+                module.folder, module.inputs, self.dimensions
+            )));
+        }
+        self.dimensions = module.outputs;
+        self.dense_layers += 1;
+        self.modules.push(module);
         Ok(())
     }
 
@@ -179,6 +207,11 @@ impl EmbeddingInfo {
 
 /// The fields of `1_Pooling/config.json`.
 fn read_pooling(config: &serde_json::Value) -> Result<Pooling> {
+    if config.get("include_prompt").and_then(serde_json::Value::as_bool) == Some(false) {
+        return Err(Error::unsupported(
+            "include_prompt is false: pooling without the tokens of the prompt is not supported",
+        ));
+    }
     let chosen: Vec<&str> = config
         .as_object()
         .into_iter()
@@ -195,40 +228,6 @@ fn read_pooling(config: &serde_json::Value) -> Result<Pooling> {
             chosen.join(", ")
         ))),
     }
-}
-
-/// The dense layers behind the pooling of an EmbeddingGemma; none where the file lacks both.
-pub fn load_dense(
-    metadata: &Metadata,
-    architecture: &str,
-    width: usize,
-    loader: &mut Loader<'_, '_, '_>,
-) -> Result<Vec<Linear>> {
-    let mut layers = Vec::new();
-    let mut columns = width;
-    for name in ["dense_2", "dense_3"] {
-        let tensor = format!("{name}.weight");
-        let Some(rows) = loader.rows(&tensor) else {
-            continue;
-        };
-        let key = format!("{architecture}.{name}_feat_out");
-        if let Some(expected) = metadata.u32(&key)?
-            && expected as usize != rows
-        {
-            return Err(Error::format(format!(
-                "tensor {tensor} has {rows} rows, but metadata key {key} is {expected}"
-            )));
-        }
-        let matrix = loader.matrix(&tensor, rows, columns, RowOrder::Stored)?;
-        layers.push(Linear::new(vec![matrix], None)?);
-        columns = rows;
-    }
-    if layers.len() == 1 {
-        return Err(Error::format(
-            "the file has one of the tensors dense_2.weight and dense_3.weight; expected both or none",
-        ));
-    }
-    Ok(layers)
 }
 
 /// One vector from the vectors of a document's tokens, in the order of the tokens.

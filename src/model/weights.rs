@@ -97,9 +97,37 @@ impl<'a, 'c, 'p> Loader<'a, 'c, 'p> {
         }
     }
 
+    /// A loader of another file of the same model, whose bytes count on from those of this one. Give what it packed
+    /// back with [`Loader::set_packed`].
+    pub fn of_another<'o, 'd>(
+        &self,
+        container: &'o Container<'d>,
+        names: &'o Names,
+    ) -> Loader<'o, 'd, 'static>
+    where
+        'a: 'o,
+    {
+        let source = LoadSource {
+            runtime: self.source.runtime,
+            container,
+            names,
+            weights: self.source.weights,
+            cancel: self.source.cancel,
+            limit: self.source.limit,
+        };
+        let mut loader = Loader::new(source, None);
+        loader.packed = self.packed;
+        loader
+    }
+
     /// Bytes packed so far.
     pub fn packed(&self) -> u64 {
         self.packed
+    }
+
+    /// Counts the bytes of a loader of another file, too.
+    pub fn set_packed(&mut self, packed: u64) {
+        self.packed = packed;
     }
 
     /// Whether the file has a tensor.

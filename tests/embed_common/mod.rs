@@ -3,7 +3,7 @@
 
 pub mod reference;
 
-use mantle::base::error::Result;
+use mantle::base::error::{Error, Result, Status};
 use mantle::base::matrix::MatrixMut;
 use mantle::kernels::Isa;
 use mantle::model::embed::{Documents, EmbedOptions, Embedder, EmbedderOptions};
@@ -101,4 +101,13 @@ pub fn smallest_cosine(embedder: &mut Embedder, cases: &[Case]) -> f64 {
         .zip(cases)
         .map(|(row, case)| cosine(row, &case.embedding));
     cosines.fold(1.0, f64::min)
+}
+
+/// The error has this status, and a text that holds all of the words.
+pub fn says(error: &Error, status: Status, words: &[&str]) {
+    let text = error.to_string();
+    assert_eq!(error.status(), status, "{text}");
+    for word in words {
+        assert!(text.contains(word), "{text:?} does not say {word:?}");
+    }
 }
