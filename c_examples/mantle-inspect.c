@@ -44,8 +44,25 @@ static size_t contexts(const struct state *state, uint32_t sizes[8])
     return count;
 }
 
-static mantle_status session_memory(struct state *state, uint32_t context, mantle_memory *memory)
+/* What works on a model: decoders generate in sessions, encoders embed in embedders. */
+static const char *worker(const struct state *state)
 {
+    return state->info.capabilities & MANTLE_CAPABILITY_GENERATION ? "session" : "embedder";
+}
+
+/* The memory of a session or embedder for `context` tokens. */
+static mantle_status worker_memory(struct state *state, uint32_t context, mantle_memory *memory)
+{
+    if (!(state->info.capabilities & MANTLE_CAPABILITY_GENERATION)) {
+        mantle_embedder_options embedder_options;
+        mantle_status status = mantle_embedder_options_init(&embedder_options, sizeof embedder_options, &state->error);
+        memory->struct_size = sizeof *memory;
+        if (status == MANTLE_OK) {
+            embedder_options.max_tokens = context;
+            status = mantle_embedder_bytes(state->model, &embedder_options, memory, &state->error);
+        }
+        return status;
+    }
     mantle_session_options session_options;
     mantle_status status = mantle_session_options_init(&session_options, sizeof session_options, &state->error);
     memory->struct_size = sizeof *memory;
@@ -184,12 +201,12 @@ static int print_memory(struct state *state)
     struct table table = {.alignment = "<>>>"};
     size_t count = contexts(state, sizes);
     table_cell(&table, "context");
-    table_cell(&table, "session");
+    table_cell(&table, "%s", worker(state));
     table_cell(&table, "weights");
     table_cell(&table, "together");
     for (size_t i = 0; i < count; i++) {
         mantle_memory memory;
-        mantle_status status = session_memory(state, sizes[i], &memory);
+        mantle_status status = worker_memory(state, sizes[i], &memory);
         if (status != MANTLE_OK) {
             table_print(&table, stdout, 2);
             return report(&program, status, state->error);
@@ -225,7 +242,8 @@ static int print_tables(struct state *state)
         result = print_tensors(state);
     }
     if (result == EXIT_SUCCESS) {
-        printf("\nmemory needed (keys and values in F16)\n");
+        printf("\nmemory needed%s\n",
+               state->info.capabilities & MANTLE_CAPABILITY_GENERATION ? " (keys and values in F16)" : "");
         result = print_memory(state);
     }
     return result;
@@ -289,12 +307,13 @@ static int print_json(struct state *state)
     size_t count = contexts(state, sizes);
     for (size_t i = 0; i < count && result == EXIT_SUCCESS; i++) {
         mantle_memory memory;
-        mantle_status status = session_memory(state, sizes[i], &memory);
+        mantle_status status = worker_memory(state, sizes[i], &memory);
         if (status != MANTLE_OK) {
             return report(&program, status, state->error);
         }
-        printf("%s{\"context\": %" PRIu32 ", \"session\": %" PRIu64 ", \"weights\": %" PRIu64 ", \"total\": %" PRIu64 "}",
-               i ? ", " : "", sizes[i], memory.total, state->weights.total, memory.total + state->weights.total);
+        printf("%s{\"context\": %" PRIu32 ", \"%s\": %" PRIu64 ", \"weights\": %" PRIu64 ", \"total\": %" PRIu64 "}",
+               i ? ", " : "", sizes[i], worker(state), memory.total, state->weights.total,
+               memory.total + state->weights.total);
     }
     fputs("]}\n", stdout);
     return result;

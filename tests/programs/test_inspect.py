@@ -5,7 +5,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from support import ProgramTest, smollm2
+from support import DATA, ProgramTest, smollm2
 
 PROGRAM = "mantle-inspect"
 
@@ -31,6 +31,13 @@ class Inspect(ProgramTest):
         for need in shown["memory"]:
             self.assertEqual(need["total"], need["session"] + need["weights"])
         self.assertEqual(shown["memory"][-1]["context"], shown["context"])
+
+    def test_encoders_have_embedders(self):
+        path = DATA / "tiny-gemma-embedding-F32.gguf"
+        shown = self.succeed(PROGRAM, path, "--json").json
+        for need in shown["memory"]:
+            self.assertEqual(need["total"], need["embedder"] + need["weights"])
+        self.assertIn("embedder", self.succeed(PROGRAM, path).text)
 
     def test_tables(self):
         shown = self.succeed(PROGRAM, smollm2()).text
