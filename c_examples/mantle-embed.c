@@ -1,20 +1,17 @@
 /* Texts to embeddings: a filter for the shell. */
 #define _POSIX_C_SOURCE 200809L /* isatty, fileno */
 #include "common.h"
+#include "embedding-output.h"
+#include "records.h"
 
-#include <errno.h>
 #include <inttypes.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-/* Records that are read before they are embedded: enough to fill passes, few enough to see answers soon. */
-enum { BLOCK = 256 };
-
 static const char *model_path, *pooling_name, *prompt_name, *weights_name;
 static bool from_ids, null_separated, as_json, as_npy, as_binary, similarity, truncate_long, show_info;
-static long threads, dimensions;
+static long threads, dimensions, max_tokens;
 
 static const struct option options[] = {
     {"-m", "--model", OPTION_TEXT, &model_path, "MODEL",
@@ -25,8 +22,11 @@ static const struct option options[] = {
      "records end with a NUL byte instead of a newline,\nso that texts may hold newlines", 0, 0},
     {"-p", "--prompt", OPTION_TEXT, &prompt_name, "NAME",
      "put the model's prompt of this name before each text:\nquery, document, ... or none (default)", 0, 0},
-    {NULL, "--pooling", OPTION_TEXT, &pooling_name, "KIND", "mean, cls or last (default: what the model says)", 0, 0},
+    {NULL, "--pooling", OPTION_TEXT, &pooling_name, "KIND",
+     "mean, cls, last, or none: a row for each token\n(default: what the model says)", 0, 0},
     {"-d", "--dims", OPTION_NUMBER, &dimensions, "N", "cut embeddings to N values (Matryoshka models)", 1, 1 << 20},
+    {NULL, "--max-tokens", OPTION_NUMBER, &max_tokens, "N",
+     "most tokens of a text (default: what the model was\ntrained for, at most 8192)", 1, 1 << 24},
     {NULL, "--truncate", OPTION_FLAG, &truncate_long, NULL, "cut texts that are too long instead of refusing them", 0, 0},
     {"-w", "--weights", OPTION_TEXT, &weights_name, "TYPE",
      "keep float weights as bf16 or q8_0: faster, less exact", 0, 0},
@@ -40,7 +40,8 @@ static const struct option options[] = {
 static const struct program program = {
     .name = "mantle-embed",
     .usage = "-m MODEL [options] [FILE]",
-    .about = "Reads texts from FILE or standard input, one a line, and writes an embedding for each, in order.",
+    .about = "Reads texts from FILE or standard input, one a line, and writes an embedding for each, in order.\n"
+             "Answers come as soon as the input pauses; memory does not grow with the input.",
     .examples = "  echo 'Hello world' | mantle-embed -m model.gguf\n"
                 "  mantle-embed -m model/ --npy documents.txt > documents.npy\n"
                 "  printf 'a cat\\na kitten\\na bridge\\n' | mantle-embed -m model/ --similarity",
@@ -55,104 +56,20 @@ struct state {
     mantle_model *model;
     mantle_embedder *embedder;
     mantle_cancel *cancel;
+    const mantle_tokenizer *tokenizer; /* borrowed from the model; for --pooling none */
+    const char *prompt;                /* borrowed, too: its text, for --pooling none */
+    size_t prompt_length;
+    size_t longest;                    /* most tokens of a record */
     mantle_embed_options options;
     mantle_error *error;
-    size_t columns;
-    FILE *input;
-    const char *input_name;
-    double input_size;    /* bytes, 0 when it is not known */
-    double done_size;     /* bytes of records that were embedded */
-    size_t done;          /* records that were embedded */
-    struct buffer text;   /* the block's records, one behind the other: bytes, or token ids */
-    size_t *offsets;      /* count + 1 of them, in bytes or tokens */
-    size_t count, capacity;
+    struct records records;
+    struct output output;
+    size_t *offsets;
     float *rows;
-    size_t rows_capacity; /* in rows */
+    size_t rows_capacity;
     double start, last_shown;
-    bool interactive, bar_stands;
+    bool shows_progress, bar_stands;
 };
-
-/* ---- records ---- */
-
-/* Room for one more record and the offset behind it. */
-static bool grow_offsets(struct state *state)
-{
-    if (state->count + 2 <= state->capacity) {
-        return true;
-    }
-    size_t capacity = state->capacity > 0 ? 2 * state->capacity : BLOCK + 1;
-    size_t *grown = realloc(state->offsets, capacity * sizeof *grown);
-    if (grown) {
-        state->offsets = grown;
-        state->capacity = capacity;
-    }
-    return grown != NULL;
-}
-
-/* Turns the ids written in `record` into numbers behind those of the block. */
-static int add_ids(struct state *state, const struct buffer *record, size_t number)
-{
-    if (strlen(record->data) != record->size) {
-        return fail(&program, "record %zu holds a NUL byte", number);
-    }
-    size_t count;
-    const char *problem;
-    mantle_token *ids = parse_ids(record->data, &count, &problem);
-    if (!ids) {
-        return problem ? fail(&program, "record %zu: '%.20s' is no token id", number, problem)
-                       : fail(&program, "no memory for the ids of record %zu", number);
-    }
-    bool added = buffer_add(&state->text, ids, count * sizeof *ids);
-    free(ids);
-    state->offsets[state->count + 1] = state->offsets[state->count] + count;
-    return added ? EXIT_SUCCESS : fail(&program, "no memory for record %zu", number);
-}
-
-/* Reads up to `most` records into the block; at the end of the input there are none. */
-static int read_block(struct state *state, size_t most)
-{
-    int end = null_separated ? '\0' : '\n', c = 0, result = EXIT_SUCCESS;
-    struct buffer record = {0};
-    state->text.size = 0;
-    state->count = 0;
-    while (result == EXIT_SUCCESS && state->count < most && c != EOF) {
-        size_t number = state->done + state->count + 1;
-        struct buffer *to = from_ids ? &record : &state->text;
-        if (!grow_offsets(state)) {
-            result = fail(&program, "no memory for %zu records", number);
-            break;
-        }
-        if (state->count == 0) {
-            state->offsets[0] = 0;
-        }
-        record.size = 0;
-        size_t before = to->size;
-        while ((c = getc(state->input)) != EOF && c != end) {
-            char byte = (char)c;
-            if (!buffer_add(to, &byte, 1)) {
-                buffer_free(&record);
-                return fail(&program, "no memory for record %zu", number);
-            }
-        }
-        if (c == EOF && to->size == before) {
-            break; /* The last record ended as it should. */
-        }
-        if (from_ids) {
-            /* Closes the record with a NUL, also when it is empty. */
-            result = buffer_add(&record, "", 0) ? add_ids(state, &record, number)
-                                                : fail(&program, "no memory for record %zu", number);
-        } else {
-            state->offsets[state->count + 1] = to->size;
-        }
-        state->done_size += (double)(to->size - before + 1);
-        state->count += result == EXIT_SUCCESS;
-    }
-    buffer_free(&record);
-    if (result == EXIT_SUCCESS && ferror(state->input)) {
-        return fail(&program, "%s: %s", state->input_name, strerror(errno));
-    }
-    return result;
-}
 
 /* ---- progress ---- */
 
@@ -168,24 +85,25 @@ static void clear_bar(struct state *state)
 /* A line on the terminal that rewrites itself, from the second second on. */
 static void show_bar(struct state *state)
 {
-    double now = seconds();
-    if (!state->interactive || now - state->start < 1 || now - state->last_shown < 0.1) {
+    const struct records *records = &state->records;
+    double now = seconds(), passed = now - state->start;
+    if (!state->shows_progress || passed < 1 || now - state->last_shown < 0.1) {
         return;
     }
     state->last_shown = now;
-    double rate = (double)state->done / (now - state->start);
-    if (state->input_size > 0) {
-        double part = state->done_size / state->input_size;
-        part = part < 1 ? part : 1;
+    size_t done = records->first + records->count;
+    double rate = (double)done / passed;
+    if (records->size > 0) {
+        double part = records->taken < records->size ? records->taken / records->size : 1;
         char bar[31];
         for (int i = 0; i < 30; i++) {
             bar[i] = i < (int)(part * 30) ? '#' : '.';
         }
         bar[30] = '\0';
-        fprintf(stderr, "\r[%s] %3.0f %%  %zu records, %.0f/s, %.0f s left\033[K", bar, part * 100, state->done, rate,
-                part > 0 ? (now - state->start) * (1 - part) / part : 0.0);
+        fprintf(stderr, "\r[%s] %3.0f %%  %zu records, %.0f/s, %.0f s left\033[K", bar, part * 100, done, rate,
+                part > 0 ? passed * (1 - part) / part : 0.0);
     } else {
-        fprintf(stderr, "\r%zu records, %.0f/s\033[K", state->done, rate);
+        fprintf(stderr, "\r%zu records, %.0f/s\033[K", done, rate);
     }
     fflush(stderr);
     state->bar_stands = true;
@@ -193,217 +111,205 @@ static void show_bar(struct state *state)
 
 /* ---- embedding ---- */
 
-static mantle_status embed(struct state *state, size_t first, size_t count, float *rows)
-{
-    const size_t *offsets = state->offsets + first;
-    size_t size = from_ids ? sizeof(mantle_token) : 1;
-    const char *start = state->text.data ? state->text.data + offsets[0] * size : NULL;
-    /* Offsets count from the first record that is embedded. */
-    size_t *own = malloc((count + 1) * sizeof *own);
-    if (!own) {
-        fail(&program, "no memory for %zu records", count);
-        return MANTLE_ERROR_NO_MEMORY;
-    }
-    for (size_t i = 0; i <= count; i++) {
-        own[i] = offsets[i] - offsets[0];
-    }
-    mantle_status status =
-        from_ids ? mantle_embed_tokens(state->embedder, (const mantle_token *)(const void *)start, own, count,
-                                       &state->options, rows, 0, state->cancel, &state->error)
-                 : mantle_embed_texts(state->embedder, start, own, count, &state->options, rows, 0, state->cancel,
-                                      &state->error);
-    free(own);
-    return status;
-}
-
-static void write_rows(const struct state *state, const float *rows, size_t count)
-{
-    if (as_npy || as_binary) {
-        fwrite(rows, sizeof *rows * state->columns, count, stdout);
-        return;
-    }
-    for (size_t row = 0; row < count; row++) {
-        for (size_t i = 0; i < state->columns; i++) {
-            /* Nine digits give every 32-bit float back. */
-            float value = rows[row * state->columns + i];
-            putchar(i ? ',' : '[');
-            if (isfinite(value)) {
-                printf("%.9g", (double)value);
-            } else {
-                fputs("null", stdout);
-            }
-        }
-        fputs("]\n", stdout);
-    }
-}
-
-/*
- * Embeds the block into `rows`. When a record is refused, those before it are embedded and written one by one, and
- * the message tells its number.
- */
-static int embed_block(struct state *state, float *rows)
-{
-    mantle_status status = embed(state, 0, state->count, rows);
-    if (status == MANTLE_OK) {
-        return EXIT_SUCCESS;
-    }
-    clear_bar(state);
-    if (status != MANTLE_ERROR_INVALID_ARGUMENT) {
-        return state->error ? report(&program, status, state->error) : EXIT_FAILURE;
-    }
-    for (size_t i = 0; i < state->count; i++) {
-        mantle_error_free(state->error);
-        state->error = NULL;
-        status = embed(state, i, 1, rows);
-        if (status != MANTLE_OK) {
-            int result = fail(&program, "record %zu: %s", state->done + i + 1, mantle_error_message(state->error));
-            mantle_error_free(state->error);
-            return result;
-        }
-        if (!as_npy && !similarity) {
-            write_rows(state, rows, 1);
-        }
-    }
-    return fail(&program, "the records from %zu on cannot be embedded together", state->done + 1);
-}
-
-/* https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html */
-static void write_npy_header(const struct state *state)
-{
-    char header[118];
-    int size = snprintf(header, sizeof header, "{'descr': '<f4', 'fortran_order': False, 'shape': (%zu, %zu), }",
-                        state->count, state->columns);
-    memset(header + size, ' ', sizeof header - (size_t)size);
-    header[sizeof header - 1] = '\n';
-    fwrite("\x93NUMPY\x01\x00\x76\x00", 1, 10, stdout);
-    fwrite(header, 1, sizeof header, stdout);
-}
-
-/* The cosines of all rows, with the beginning of each text. */
-static void write_similarity(const struct state *state, const float *rows)
-{
-    struct table table = {.alignment = "><"};
-    char alignment[16] = "><";
-    size_t count = state->count, shown = count < 12 ? count : 12;
-    for (size_t i = 0; i < shown; i++) {
-        alignment[2 + i] = '>';
-    }
-    alignment[2 + shown] = '\0';
-    table.alignment = alignment;
-    table_cell(&table, "%s", "");
-    table_cell(&table, "%s", "");
-    for (size_t column = 0; column < shown; column++) {
-        table_cell(&table, "%zu", column + 1);
-    }
-    for (size_t row = 0; row < count; row++) {
-        const float *a = rows + row * state->columns;
-        size_t begin = state->offsets[row], size = state->offsets[row + 1] - begin;
-        int length = size < 40 ? (int)size : 40;
-        /* Not in the middle of a character. */
-        while (length > 0 && size > 40 && ((unsigned char)state->text.data[begin + (size_t)length] & 0xC0) == 0x80) {
-            length--;
-        }
-        table_cell(&table, "%zu", row + 1);
-        table_cell(&table, "%.*s", from_ids ? 0 : length, from_ids || !size ? "" : state->text.data + begin);
-        for (size_t column = 0; column < shown; column++) {
-            const float *b = rows + column * state->columns;
-            double ab = 0, aa = 0, bb = 0;
-            for (size_t i = 0; i < state->columns; i++) {
-                ab += (double)a[i] * b[i];
-                aa += (double)a[i] * a[i];
-                bb += (double)b[i] * b[i];
-            }
-            table_cell(&table, "%.3f", aa > 0 && bb > 0 ? ab / sqrt(aa * bb) : 0.0);
-        }
-    }
-    table_print(&table, stdout, 0);
-    if (shown < count) {
-        printf("(columns for the first %zu of %zu records)\n", shown, count);
-    }
-}
-
-static bool grow_rows(struct state *state, size_t count)
+/* Room for `count` rows. */
+static float *rows_for(struct state *state, size_t count)
 {
     if (count > state->rows_capacity) {
-        float *grown = realloc(state->rows, count * state->columns * sizeof *grown);
+        float *grown = realloc(state->rows, count * state->output.columns * sizeof *grown);
         if (!grown) {
-            return false;
+            fail(&program, "no memory for %zu embeddings", count);
+            return NULL;
         }
         state->rows = grown;
         state->rows_capacity = count;
     }
-    return true;
+    return state->rows;
 }
 
-/* All records at once, because the answer depends on their number. */
-static int embed_all(struct state *state)
+static const char *record_start(const struct state *state, size_t index)
 {
-    int result = read_block(state, SIZE_MAX);
-    size_t total = state->count, *offsets = state->offsets;
-    if (result == EXIT_SUCCESS && similarity && !grow_rows(state, total + 1)) {
-        return fail(&program, "no memory for %zu embeddings", total);
+    const struct records *records = &state->records;
+    size_t item = records->are_ids ? sizeof(mantle_token) : 1;
+    return records->content.data ? records->content.data + records->offsets[index] * item : "";
+}
+
+static size_t record_length(const struct state *state, size_t index)
+{
+    return state->records.offsets[index + 1] - state->records.offsets[index];
+}
+
+/* Embeds `count` records of the block from `first` on. Their offsets count from the first of them. */
+static mantle_status embed(struct state *state, size_t first, size_t count, float *rows)
+{
+    const size_t *given = state->records.offsets + first;
+    size_t *offsets = realloc(state->offsets, (count + 1) * sizeof *offsets);
+    if (!offsets) {
+        return MANTLE_ERROR_NO_MEMORY;
     }
-    if (result == EXIT_SUCCESS && !grow_rows(state, BLOCK)) {
-        return fail(&program, "no memory for %d embeddings", BLOCK);
-    }
-    if (result == EXIT_SUCCESS && as_npy) {
-        write_npy_header(state);
-    }
-    double size = state->done_size;
-    state->input_size = size;
-    for (size_t first = 0; result == EXIT_SUCCESS && first < total; first += BLOCK) {
-        state->offsets = offsets + first;
-        state->count = total - first < BLOCK ? total - first : BLOCK;
-        float *rows = similarity ? state->rows + first * state->columns : state->rows;
-        result = embed_block(state, rows);
-        if (result == EXIT_SUCCESS && !similarity) {
-            write_rows(state, rows, state->count);
-        }
-        state->done += state->count;
-        state->done_size = total > 0 ? size * (double)state->done / (double)total : 0;
-        show_bar(state);
-    }
-    clear_bar(state);
     state->offsets = offsets;
-    state->count = total;
-    if (result == EXIT_SUCCESS && similarity) {
-        write_similarity(state, state->rows);
+    for (size_t i = 0; i <= count; i++) {
+        offsets[i] = given[i] - given[0];
+    }
+    const char *start = record_start(state, first);
+    if (from_ids) {
+        return mantle_embed_tokens(state->embedder, (const mantle_token *)(const void *)start, offsets, count,
+                                   &state->options, rows, 0, state->cancel, &state->error);
+    }
+    return mantle_embed_texts(state->embedder, start, offsets, count, &state->options, rows, 0, state->cancel,
+                              &state->error);
+}
+
+/* A refused record ends the program with its number in the input. */
+static int report_record(struct state *state, size_t index, mantle_status status)
+{
+    clear_bar(state);
+    if (status != MANTLE_ERROR_INVALID_ARGUMENT) {
+        return report(&program, status, state->error);
+    }
+    fail(&program, "record %zu: %s", state->records.first + index + 1, mantle_error_message(state->error));
+    mantle_error_free(state->error);
+    return EXIT_FAILURE;
+}
+
+static int write_record(struct state *state, size_t index, const float *rows, size_t count)
+{
+    return output_record(&program, &state->output, rows, count, from_ids ? NULL : record_start(state, index),
+                         record_length(state, index));
+}
+
+/* Embeds the block at once; when a record is refused, one by one up to that. */
+static int embed_block(struct state *state)
+{
+    size_t count = state->records.count;
+    float *rows = rows_for(state, count);
+    if (!rows) {
+        return EXIT_FAILURE;
+    }
+    mantle_status status = embed(state, 0, count, rows);
+    bool at_once = status == MANTLE_OK;
+    if (!at_once && status != MANTLE_ERROR_INVALID_ARGUMENT) {
+        return report_record(state, 0, status);
+    }
+    int result = EXIT_SUCCESS;
+    for (size_t i = 0; i < count && result == EXIT_SUCCESS; i++) {
+        if (!at_once) {
+            mantle_error_free(state->error);
+            state->error = NULL;
+            status = embed(state, i, 1, rows + i * state->output.columns);
+        }
+        result = status == MANTLE_OK ? write_record(state, i, rows + i * state->output.columns, 1)
+                                     : report_record(state, i, status);
     }
     return result;
 }
 
-static int embed_stream(struct state *state)
+/* The ids of a text behind the prompt, in memory that grows. */
+static mantle_status make_ids(struct state *state, const char *text, size_t size, mantle_token **ids, size_t *count)
 {
-    int result = EXIT_SUCCESS;
-    if (!grow_rows(state, BLOCK)) {
-        return fail(&program, "no memory for %d embeddings", BLOCK);
+    struct buffer whole = {0};
+    size_t needed = 0;
+    mantle_status status = MANTLE_ERROR_NO_MEMORY;
+    if (buffer_add(&whole, state->prompt, state->prompt_length) && buffer_add(&whole, text, size)) {
+        const uint32_t flags = MANTLE_TOKENIZE_ADD_SPECIAL;
+        /* Asks for the number; what is wrong with the text is told by the second call. */
+        mantle_tokenize(state->tokenizer, whole.data, whole.size, flags, NULL, 0, &needed, NULL);
+        mantle_token *grown = realloc(*ids, (needed + 1) * sizeof **ids);
+        if (grown) {
+            *ids = grown;
+            status = mantle_tokenize(state->tokenizer, whole.data, whole.size, flags, grown, needed, count,
+                                     &state->error);
+        }
     }
-    while ((result = read_block(state, BLOCK)) == EXIT_SUCCESS && state->count > 0) {
-        result = embed_block(state, state->rows);
-        if (result != EXIT_SUCCESS) {
+    buffer_free(&whole);
+    return status;
+}
+
+/* A text that is cut keeps the token that closes it. */
+static mantle_status cut_ids(struct state *state, mantle_token *ids, size_t *count)
+{
+    static const int32_t closing[] = {MANTLE_SPECIAL_SEP, MANTLE_SPECIAL_EOS};
+    mantle_token last = *count > 0 ? ids[*count - 1] : MANTLE_TOKEN_NONE, special;
+    mantle_status status = MANTLE_OK;
+    if (truncate_long && *count > state->longest) {
+        *count = state->longest;
+        for (size_t i = 0; i < 2 && status == MANTLE_OK && !from_ids; i++) {
+            status = mantle_tokenizer_special(state->tokenizer, closing[i], &special, &state->error);
+            if (status == MANTLE_OK && special == last && last != MANTLE_TOKEN_NONE) {
+                ids[*count - 1] = last;
+            }
+        }
+    }
+    return status;
+}
+
+/* A row for each token, record after record: their number is known once there are ids. */
+static int embed_each_token(struct state *state)
+{
+    mantle_token *ids = NULL;
+    int result = EXIT_SUCCESS;
+    for (size_t i = 0; i < state->records.count && result == EXIT_SUCCESS; i++) {
+        size_t count = record_length(state, i);
+        mantle_token *tokens = (mantle_token *)(void *)record_start(state, i);
+        mantle_status status = MANTLE_OK;
+        if (!from_ids) {
+            status = make_ids(state, record_start(state, i), count, &ids, &count);
+            tokens = ids;
+        }
+        if (status == MANTLE_OK) {
+            status = cut_ids(state, tokens, &count);
+        }
+        /* What is longer is refused before a row is written. */
+        float *rows = status == MANTLE_OK ? rows_for(state, count < state->longest ? count + 1 : state->longest) : NULL;
+        if (status == MANTLE_OK && !rows) {
+            result = EXIT_FAILURE;
             break;
         }
-        write_rows(state, state->rows, state->count);
-        fflush(stdout);
-        state->done += state->count;
-        show_bar(state);
+        if (status == MANTLE_OK) {
+            const size_t offsets[] = {0, count};
+            status = mantle_embed_tokens(state->embedder, tokens, offsets, 1, &state->options, rows, 0, state->cancel,
+                                         &state->error);
+        }
+        result = status == MANTLE_OK ? write_record(state, i, rows, count) : report_record(state, i, status);
     }
-    clear_bar(state);
+    free(ids);
     return result;
+}
+
+static int embed_input(struct state *state)
+{
+    int result = output_begin(&program, &state->output);
+    if (result != EXIT_SUCCESS) {
+        return result;
+    }
+    do {
+        /* Those before a broken record are embedded, too. */
+        result = records_read(&program, &state->records);
+        if (state->records.count > 0) {
+            int embedded = state->output.is_nested ? embed_each_token(state) : embed_block(state);
+            result = result == EXIT_SUCCESS ? embedded : result;
+            fflush(stdout);
+            show_bar(state);
+        }
+    } while (result == EXIT_SUCCESS && state->records.count > 0);
+    clear_bar(state);
+    int ended = output_end(&program, &state->output, result == EXIT_SUCCESS);
+    return result == EXIT_SUCCESS ? ended : result;
 }
 
 /* ---- setting up ---- */
 
+/* By their MANTLE_POOLING_* numbers. */
+static const char *const poolings[] = {"none", "mean", "cls", "last"};
+
 static int write_info(struct state *state)
 {
-    static const char *const names[] = {"none", "mean", "cls", "last"};
     mantle_embedding_info info = {.struct_size = sizeof info};
     mantle_status status = mantle_model_embedding_info(state->model, &info, &state->error);
     if (status != MANTLE_OK) {
         return report(&program, status, state->error);
     }
     printf("dimensions    %" PRIu32 "\n", info.dimensions);
-    printf("pooling       %s\n", info.pooling >= 0 && info.pooling < 4 ? names[info.pooling] : "?");
+    printf("pooling       %s\n", info.pooling >= 0 && info.pooling < 4 ? poolings[info.pooling] : "?");
     printf("normalized    %s\n", info.normalize == MANTLE_NORMALIZE_YES ? "yes" : "no");
     printf("dense layers  %" PRIu32 "\n", info.dense_layers);
     for (uint32_t i = 0; i < info.prompts; i++) {
@@ -444,10 +350,61 @@ static mantle_status open_model(struct state *state)
         }
         status = mantle_model_open(state->runtime, model_path, strlen(model_path), &model_options, &state->model, error);
     }
-    if (status == MANTLE_OK && !show_info) {
-        status = mantle_embedder_new(state->model, NULL, NULL, &state->embedder, error);
+    return status;
+}
+
+static mantle_status make_embedder(struct state *state)
+{
+    mantle_embedder_options embedder_options;
+    mantle_model_info info = {.struct_size = sizeof info};
+    mantle_error **error = &state->error;
+    mantle_status status = mantle_embedder_options_init(&embedder_options, sizeof embedder_options, error);
+    if (status == MANTLE_OK) {
+        embedder_options.max_tokens = (uint32_t)max_tokens;
+        status = mantle_embedder_new(state->model, &embedder_options, NULL, &state->embedder, error);
+    }
+    if (status == MANTLE_OK) {
+        status = mantle_model_get_info(state->model, &info, error);
+        /* As mantle_embedder_options has it. */
+        state->longest = max_tokens > 0 ? (size_t)max_tokens : info.context < 8192 ? info.context : 8192;
     }
     return status;
+}
+
+/* What --pooling none needs to make ids: the tokenizer, and the text of the prompt. */
+static mantle_status find_tokenizer(struct state *state)
+{
+    mantle_embed_options pooled = state->options;
+    mantle_status status = MANTLE_OK;
+    pooled.pooling = MANTLE_POOLING_MEAN;
+    if (!from_ids) {
+        /* No texts at all: only the prompt's name is checked. */
+        const size_t none = 0;
+        status = mantle_embed_texts(state->embedder, NULL, &none, 0, &pooled, NULL, 0, NULL, &state->error);
+    }
+    if (status == MANTLE_OK && !from_ids) {
+        status = mantle_model_tokenizer(state->model, &state->tokenizer, &state->error);
+    }
+    bool searches = state->options.prompt != NULL;
+    for (size_t i = 0; status == MANTLE_OK && searches; i++) {
+        const char *name;
+        size_t name_length;
+        status = mantle_model_prompt(state->model, i, &name, &name_length, &state->prompt, &state->prompt_length,
+                                     &state->error);
+        searches = status == MANTLE_OK &&
+                   (name_length != state->options.prompt_length || memcmp(name, state->options.prompt, name_length) != 0);
+    }
+    return status;
+}
+
+/* Whether a record gives a row for each token. */
+static bool is_each_token(const struct state *state)
+{
+    mantle_embedding_info info = {.struct_size = sizeof info};
+    if (state->options.pooling != MANTLE_POOLING_MODEL) {
+        return state->options.pooling == MANTLE_POOLING_NONE;
+    }
+    return mantle_model_embedding_info(state->model, &info, NULL) == MANTLE_OK && info.pooling == MANTLE_POOLING_NONE;
 }
 
 static mantle_status read_options(struct state *state)
@@ -456,10 +413,9 @@ static mantle_status read_options(struct state *state)
     if (status != MANTLE_OK) {
         return status;
     }
-    static const char *const names[] = {"mean", "cls", "last"};
-    for (int i = 0; pooling_name && i < 3; i++) {
-        if (strcmp(pooling_name, names[i]) == 0) {
-            state->options.pooling = MANTLE_POOLING_MEAN + i;
+    for (int i = 0; pooling_name && i < 4; i++) {
+        if (strcmp(pooling_name, poolings[i]) == 0) {
+            state->options.pooling = i;
         }
     }
     state->options.dimensions = (uint32_t)dimensions;
@@ -468,22 +424,13 @@ static mantle_status read_options(struct state *state)
         state->options.prompt = prompt_name;
         state->options.prompt_length = strlen(prompt_name);
     }
-    return mantle_embed_dimensions(state->embedder, &state->options, &state->columns, &state->error);
-}
-
-static int open_input(struct state *state, const char *path)
-{
-    state->input_name = path ? path : "standard input";
-    state->input = path && strcmp(path, "-") != 0 ? fopen(path, "rb") : stdin;
-    if (!state->input) {
-        return fail(&program, "%s: %s", path, strerror(errno));
+    state->output.form = as_npy ? OUTPUT_NPY : as_binary ? OUTPUT_BINARY : similarity ? OUTPUT_SIMILARITY : OUTPUT_JSON;
+    state->output.is_nested = is_each_token(state);
+    if (state->output.is_nested && similarity) {
+        usage_error(&program, "--similarity needs one embedding for each record, not --pooling none");
     }
-    if (state->input != stdin && fseek(state->input, 0, SEEK_END) == 0) {
-        long size = ftell(state->input);
-        state->input_size = size > 0 ? (double)size : 0;
-        rewind(state->input);
-    }
-    return EXIT_SUCCESS;
+    status = mantle_embed_dimensions(state->embedder, &state->options, &state->output.columns, &state->error);
+    return status == MANTLE_OK && state->output.is_nested ? find_tokenizer(state) : status;
 }
 
 static void check_usage(void)
@@ -494,9 +441,12 @@ static void check_usage(void)
     if (as_json + as_npy + as_binary + similarity > 1) {
         usage_error(&program, "--json, --npy, --bin and --similarity exclude each other");
     }
-    if (pooling_name && strcmp(pooling_name, "mean") != 0 && strcmp(pooling_name, "cls") != 0 &&
-        strcmp(pooling_name, "last") != 0) {
-        usage_error(&program, "--pooling %s: expected mean, cls or last", pooling_name);
+    bool known = !pooling_name;
+    for (size_t i = 0; i < sizeof poolings / sizeof *poolings; i++) {
+        known = known || strcmp(pooling_name, poolings[i]) == 0;
+    }
+    if (!known) {
+        usage_error(&program, "--pooling %s: expected mean, cls, last or none", pooling_name);
     }
     if (weights_name && strcmp(weights_name, "bf16") != 0 && strcmp(weights_name, "q8_0") != 0) {
         usage_error(&program, "--weights %s: expected bf16 or q8_0", weights_name);
@@ -511,28 +461,28 @@ int main(int argc, char **argv)
     const char *path = NULL;
     size_t given = parse_options(&program, argc, argv, &path);
     check_usage();
-    struct state state = {.interactive = isatty(fileno(stderr)) != 0, .start = seconds()};
-    int result = open_input(&state, given > 0 ? path : NULL);
+    struct state state = {.records = {.are_ids = from_ids, .end_with_nul = null_separated}};
+    bool reads_terminal = isatty(STDIN_FILENO) && (given == 0 || strcmp(path, "-") == 0);
+    /* Rows and bar would share one screen, and so would a text that is being typed. */
+    state.shows_progress = isatty(STDERR_FILENO) && !isatty(STDOUT_FILENO) && !reads_terminal;
+    int result = show_info ? EXIT_SUCCESS : records_open(&program, &state.records, given > 0 ? path : NULL);
     if (result == EXIT_SUCCESS) {
         mantle_status status = open_model(&state);
         if (status == MANTLE_OK && !show_info) {
+            status = make_embedder(&state);
+        }
+        if (status == MANTLE_OK && !show_info) {
             status = read_options(&state);
         }
-        if (status != MANTLE_OK) {
-            result = report(&program, status, state.error);
-        } else if (show_info) {
-            result = write_info(&state);
-        } else {
-            state.start = seconds();
-            result = as_npy || similarity ? embed_all(&state) : embed_stream(&state);
-        }
+        state.start = seconds();
+        result = status != MANTLE_OK ? report(&program, status, state.error)
+                 : show_info         ? write_info(&state)
+                                     : embed_input(&state);
     }
     free(state.rows);
     free(state.offsets);
-    buffer_free(&state.text);
-    if (state.input && state.input != stdin) {
-        fclose(state.input);
-    }
+    records_close(&state.records);
+    output_free(&state.output);
     mantle_embedder_free(state.embedder);
     mantle_model_free(state.model);
     mantle_runtime_free(state.runtime);
