@@ -21,6 +21,7 @@ const STABLE: &[&str] = &[
     "model_info",
     "generate",
     "embed",
+    "profile",
     "matrix",
     "rows",
 ];

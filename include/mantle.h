@@ -1205,6 +1205,142 @@ mantle_status mantle_embed_tokens(struct mantle_embedder *embedder,
 
 /*
  * ------------------------------------------------------------------------------------------------
+ * Profile: where the time goes
+ * ------------------------------------------------------------------------------------------------
+ *
+ * A session or an embedder can note how often each op of its calls runs, how long it takes, how much it computes
+ * and how much memory it moves, per layer. Off by default, at the cost of one branch per op; while it is on, the
+ * clock is read once per op and nothing is allocated. The times are those of the calling thread, which waits for
+ * the others, so the ops add up to the time of the calls but for a few percent. A profile is a copy: the numbers
+ * up to the moment it was taken.
+ */
+
+// Texts to token ids, in mantle_embed_texts.
+#define MANTLE_OP_TOKENIZATION 0
+// Rows of the embedding tables.
+#define MANTLE_OP_EMBEDDING 1
+// The norm before attention (in BERT: behind the layer before), and quantization for the next product.
+#define MANTLE_OP_ATTENTION_NORM 2
+// Products with the weights of queries, keys and values.
+#define MANTLE_OP_QKV 3
+// Norms of queries and keys and rotary positions; in encoders also the copy of keys and values.
+#define MANTLE_OP_ROPE 4
+// Writing keys and values into the cache.
+#define MANTLE_OP_CACHE_STORE 5
+// Scores, softmax, and the weighted sum of values.
+#define MANTLE_OP_ATTENTION 6
+// Quantization of what attention gave.
+#define MANTLE_OP_QUANTIZE 7
+// Product with the output weights of attention.
+#define MANTLE_OP_ATTENTION_OUTPUT 8
+// The norm before the feed-forward network (in BERT: behind attention), and quantization for the next product.
+#define MANTLE_OP_FEED_FORWARD_NORM 9
+// Products with the gate and up weights, the activation function, and quantization of the hidden values.
+#define MANTLE_OP_GATE_UP 10
+// Product with the down weights.
+#define MANTLE_OP_DOWN 11
+// The norm behind the last layer.
+#define MANTLE_OP_OUTPUT_NORM 12
+// The output head with its norm, for the tokens whose logits are wanted.
+#define MANTLE_OP_HEAD 13
+// Token vectors to one vector per document.
+#define MANTLE_OP_POOLING 14
+// Dense layers behind pooling.
+#define MANTLE_OP_DENSE 15
+// Embeddings to length 1, and their copy to the caller.
+#define MANTLE_OP_NORMALIZE 16
+// For `layer`: all layers together, and ops outside of the layers.
+#define MANTLE_ALL_LAYERS (-1)
+
+// Where the time of some calls went. Never changes.
+typedef struct mantle_profile mantle_profile;
+
+// What a profile covers.
+typedef struct mantle_profile_info {
+  // sizeof(mantle_profile_info), set by the caller.
+  size_t struct_size;
+  // Ops that this library knows: their numbers are below.
+  uint32_t ops;
+  // Layers of the model.
+  uint32_t layers;
+  // Calls: mantle_forward, one for each pass of mantle_generate, mantle_embed_texts, mantle_embed_tokens.
+  uint64_t calls;
+  // Tokens of these calls.
+  uint64_t tokens;
+  // Nanoseconds of these calls from beginning to end.
+  uint64_t nanoseconds;
+} mantle_profile_info;
+
+// What an op took.
+typedef struct mantle_profile_entry {
+  // sizeof(mantle_profile_entry), set by the caller.
+  size_t struct_size;
+  // How often it ran.
+  uint64_t calls;
+  // Nanoseconds on the calling thread.
+  uint64_t nanoseconds;
+  // Multiplications and additions that its definition takes, a fused multiply-add counted as two: of 8-bit
+  // integers in products with quantized weights, else of floats.
+  uint64_t operations;
+  // Bytes of its weights, inputs and outputs, each moved once.
+  uint64_t bytes;
+} mantle_profile_entry;
+
+// The name of an op, such as "attention_output"; "unknown" for a number this library does not know. Closed by
+// NUL, valid for ever. Any thread.
+const char *mantle_op_name(int32_t op);
+
+// Switches profiling of a session's calls on, from zero, or off, which forgets the numbers. One thread per
+// session.
+// Errors: NO_MEMORY, BUSY.
+mantle_status mantle_session_set_profiling(mantle_session *session, bool on, mantle_error **error);
+
+// As mantle_session_set_profiling, for an embedder.
+mantle_status mantle_embedder_set_profiling(mantle_embedder *embedder, bool on, mantle_error **error);
+
+// Takes the profile of a session's calls since profiling was switched on. Free it with mantle_profile_free. Any
+// thread.
+// Errors: NOT_FOUND (profiling is off), NO_MEMORY, BUSY (a call is running).
+MANTLE_MUST_USE
+mantle_status mantle_session_profile(const mantle_session *session,
+                                     struct mantle_profile **out,
+                                     mantle_error **error);
+
+// As mantle_session_profile, for an embedder.
+MANTLE_MUST_USE
+mantle_status mantle_embedder_profile(const mantle_embedder *embedder,
+                                      struct mantle_profile **out,
+                                      mantle_error **error);
+
+// Frees the profile. NULL is accepted.
+void mantle_profile_free(struct mantle_profile *profile);
+
+// Tells what the profile covers. Any thread.
+mantle_status mantle_profile_get_info(const struct mantle_profile *profile,
+                                      struct mantle_profile_info *info,
+                                      mantle_error **error);
+
+// Tells what `op`, MANTLE_OP_*, took in layer `layer`, or with MANTLE_ALL_LAYERS altogether. An op that did not
+// run there (such as the head in a layer) has zeros. Any thread.
+// Errors: INVALID_ARGUMENT (an unknown op, a layer that the model does not have).
+mantle_status mantle_profile_get_entry(const struct mantle_profile *profile,
+                                       int32_t op,
+                                       int32_t layer,
+                                       struct mantle_profile_entry *entry,
+                                       mantle_error **error);
+
+// Writes the profile as a table: a line for each op that ran, their sum, and the calls; with `by_layer` also a
+// line for each layer of each op. `text` gets `size` bytes without a closing NUL. Any thread.
+// Errors: BUFFER_TOO_SMALL (`size` is then what is needed).
+mantle_status mantle_profile_table(const struct mantle_profile *profile,
+                                   bool by_layer,
+                                   char *text,
+                                   size_t capacity,
+                                   size_t *size,
+                                   mantle_error **error);
+
+/*
+ * ------------------------------------------------------------------------------------------------
  * Matrices: the kernels by themselves
  * ------------------------------------------------------------------------------------------------
  */

@@ -10,6 +10,7 @@ use mantle::ffi::generate::{mantle_generate_options, mantle_generation};
 use mantle::ffi::matrix::mantle_matrix_info;
 use mantle::ffi::model::mantle_model_options;
 use mantle::ffi::model_info::{mantle_model_info, mantle_tensor_info};
+use mantle::ffi::profile::{mantle_profile_entry, mantle_profile_info};
 use mantle::ffi::runtime::{mantle_memory, mantle_runtime_info, mantle_runtime_options};
 use mantle::ffi::session::mantle_session_options;
 use std::collections::BTreeMap;
@@ -80,6 +81,12 @@ fn structures_have_their_pinned_layout_in_rust_and_in_c() {
         mantle_generation = 56 {
             struct_size = 0, prompt_tokens = 8, tokens = 16, prompt_nanoseconds = 24, generation_nanoseconds = 32,
             passes = 40, stop = 48, reserved = 52,
+        }
+        mantle_profile_info = 40 {
+            struct_size = 0, ops = 8, layers = 12, calls = 16, tokens = 24, nanoseconds = 32,
+        }
+        mantle_profile_entry = 40 {
+            struct_size = 0, calls = 8, nanoseconds = 16, operations = 24, bytes = 32,
         }
         mantle_matrix_info = 40 {
             struct_size = 0, rows = 8, columns = 16, packed_bytes = 24, dtype = 32, reserved = 36,

@@ -31,7 +31,7 @@ pub struct mantle_embedder {
 
 /// What an embedder handle holds.
 pub struct Opened {
-    embedder: Embedder,
+    pub(super) embedder: Embedder,
     tokenizer: Arc<TokenizerCell>,
     /// The arena that the embedder lives in; dropped after it.
     _block: Option<Arc<Block>>,

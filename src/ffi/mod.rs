@@ -57,6 +57,7 @@ pub mod limits;
 pub mod matrix;
 pub mod model;
 pub mod model_info;
+pub mod profile;
 pub mod rows;
 pub mod runtime;
 pub mod session;

@@ -12,6 +12,7 @@ use crate::base::error::{Error, Result};
 use crate::format::metadata::Metadata;
 use crate::kernels::activation::Activation;
 use crate::ops::linear::{Hidden, Input, Linear};
+use crate::ops::profile::{Op, Work};
 use crate::ops::ragged::{self, Preparation, Ragged};
 use crate::ops::residual::{Norm, Residual};
 use crate::ops::runtime::Runtime;
@@ -253,14 +254,19 @@ impl Encoder for Bert {
         let (width, epsilon) = (self.config.embedding, self.config.epsilon);
         let count = tokens.len();
         self.embed(runtime, tokens, batch, &mut buffers.x[..count * width]);
+        let recorder = &mut buffers.recorder;
+        recorder.mark(Op::Embedding, || Work::values(count * width, 2, 16));
         let mut residual = self.embedding_norm.after(epsilon);
-        for block in &self.blocks {
+        for (layer, block) in self.blocks.iter().enumerate() {
             check_cancel(cancel)?;
+            buffers.recorder.layer(layer);
             self.attend(runtime, block, batch, residual, buffers);
             self.feed_forward(runtime, block, count, buffers);
             residual = block.output_norm.after(epsilon);
         }
         residual.finish(runtime, &mut buffers.x[..count * width], width);
+        let recorder = &mut buffers.recorder;
+        recorder.mark(Op::OutputNorm, || Work::values(count * width, 8, 8));
         Ok(())
     }
 }
@@ -299,8 +305,11 @@ impl Bert {
             &mut buffers.activations,
             buffers.scratch,
         );
+        let recorder = &mut buffers.recorder;
+        recorder.mark(Op::AttentionNorm, || Work::values(tokens * width, 10, 9));
         let qkv = matrix(buffers.qkv, tokens, heads.stride());
         block.qkv.apply_to(runtime, &x.view(), qkv, false);
+        recorder.mark(Op::Qkv, || Work::product(block.qkv.parts(), tokens, 4));
 
         let rope = config.ropes.first();
         let preparation = Preparation {
@@ -309,6 +318,7 @@ impl Bert {
         };
         let qkv = matrix(buffers.qkv, tokens, heads.stride());
         ragged::prepare(runtime, heads, batch, preparation, qkv, &mut buffers.store);
+        recorder.mark(Op::Rope, || Work::values(tokens * heads.stride(), 3, 12));
         ragged::attend(
             runtime,
             heads,
@@ -320,6 +330,7 @@ impl Bert {
             buffers.scratch,
             matrix(buffers.side, tokens, width),
         );
+        recorder.mark(Op::Attention, || batch.attention_work(heads, 0));
         let input = Input {
             values: buffers.side,
             stride: width,
@@ -330,8 +341,12 @@ impl Bert {
         };
         let form = Form::of(block.output.parts()[0].layout().dtype);
         let attended = input.activate(runtime, form, &mut buffers.activations, buffers.scratch);
+        recorder.mark(Op::Quantize, || Work::values(tokens * width, 2, 5));
         let x = matrix(buffers.x, tokens, width);
         block.output.apply_to(runtime, &attended.view(), x, true);
+        recorder.mark(Op::AttentionOutput, || {
+            Work::product(block.output.parts(), tokens, 8)
+        });
     }
 
     /// x = norm(x); x += W2 f(W1 x + b1) + b2
@@ -351,6 +366,8 @@ impl Bert {
             &mut buffers.activations,
             buffers.scratch,
         );
+        let recorder = &mut buffers.recorder;
+        recorder.mark(Op::FeedForwardNorm, || Work::values(tokens * width, 10, 9));
         let hidden = Hidden {
             gate: block.gate.as_ref().map(|gate| &gate.parts()[0]),
             gate_bias: block.gate_bias.as_deref(),
@@ -360,7 +377,12 @@ impl Bert {
         };
         let form = Form::of(block.down.parts()[0].layout().dtype);
         let hidden = hidden.apply(runtime, &x.view(), form, &mut buffers.hidden, buffers.scratch);
+        recorder.mark(Op::GateUp, || {
+            let gate = block.gate.iter().flat_map(|gate| gate.parts());
+            Work::product(gate.chain(block.up.parts()), tokens, 1)
+        });
         let x = matrix(buffers.x, tokens, width);
         block.down.apply_to(runtime, &hidden.view(), x, true);
+        recorder.mark(Op::Down, || Work::product(block.down.parts(), tokens, 8));
     }
 }

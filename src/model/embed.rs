@@ -10,6 +10,7 @@ use crate::base::error::{Error, Result};
 use crate::base::matrix::MatrixMut;
 use crate::base::memory::Buffer;
 use crate::ops::linear::{Input, Linear};
+use crate::ops::profile::{Op, Profile, Profiler, Work};
 use crate::ops::ragged::Ragged;
 use crate::ops::rope;
 use crate::ops::runtime::Runtime;
@@ -66,6 +67,7 @@ pub struct Embedder {
     bytes: u64,
     tokens: Vec<u32>,
     batch: Ragged,
+    profiler: Profiler,
 }
 
 impl Embedder {
@@ -114,6 +116,7 @@ impl Embedder {
             bytes,
             tokens,
             batch: Ragged::with_room(limits.tokens)?,
+            profiler: Profiler::default(),
         })
     }
 
@@ -168,6 +171,38 @@ impl Embedder {
     /// instruction set. Everything is checked before any work; after [`Status::Cancelled`](crate::base::error::Status)
     /// some rows may have been written. Nothing is allocated.
     pub fn embed(
+        &mut self,
+        documents: &Documents<'_>,
+        options: &EmbedOptions,
+        out: MatrixMut<'_, f32>,
+        cancel: Option<&Cancel>,
+    ) -> Result<()> {
+        let begun = self.profiler.begin();
+        let result = self.run(documents, options, out, cancel);
+        self.profiler.end(begun, documents.tokens.len());
+        result
+    }
+
+    /// Profiles the calls from now on, from zero; or stops, and forgets the profile.
+    pub fn set_profiling(&mut self, on: bool) -> Result<()> {
+        if on {
+            return self.profiler.switch_on(self.model.encoder()?.config().layers);
+        }
+        self.profiler.switch_off();
+        Ok(())
+    }
+
+    /// Where the time of the calls went; `None` when profiling is off.
+    pub fn profile(&self) -> Option<&Profile> {
+        self.profiler.profile()
+    }
+
+    /// Takes the time of what happens before [`Embedder::embed`].
+    pub fn profiler(&mut self) -> &mut Profiler {
+        &mut self.profiler
+    }
+
+    fn run(
         &mut self,
         documents: &Documents<'_>,
         options: &EmbedOptions,
@@ -227,8 +262,10 @@ impl Embedder {
         let width = encoder.config().embedding;
         let arena = &mut Carver::cutting(self.arena.bytes_mut());
         let mut buffers = carve(arena, encoder.config(), &self.limits)?;
+        buffers.recorder = self.profiler.recorder();
         let runtime = self.model.runtime();
         encoder.forward(runtime, &self.tokens, &self.batch, &mut buffers, cancel)?;
+        let mut recorder = std::mem::take(&mut buffers.recorder);
         let is_pooled = pooling != Pooling::None;
         let (rows, count) = if is_pooled {
             let documents = self.batch.documents();
@@ -236,7 +273,13 @@ impl Embedder {
                 let tokens = &buffers.x[document.row * width..][..document.tokens * width];
                 pool(pooling, tokens, to);
             }
-            let rows = apply_dense(runtime, self.model.dense(), documents.len(), width, &mut buffers);
+            recorder.mark(Op::Pooling, || Work::values(self.tokens.len() * width, 1, 4));
+            let layers = self.model.dense();
+            let rows = apply_dense(runtime, layers, documents.len(), width, &mut buffers);
+            if !layers.is_empty() {
+                let parts = layers.iter().flat_map(|layer| layer.linear.parts());
+                recorder.mark(Op::Dense, || Work::product(parts, documents.len(), 4));
+            }
             (rows, documents.len())
         } else {
             (&*buffers.x, self.tokens.len())
@@ -252,6 +295,7 @@ impl Embedder {
                 normalize(to);
             }
         }
+        recorder.mark(Op::Normalize, || Work::values(count * dimensions, 3, 16));
         Ok(count)
     }
 

@@ -10,6 +10,7 @@ use crate::kernels::attention::{MAX_ROWS, scratch_length, value_dim};
 use crate::kernels::simd::LANES;
 use crate::ops::attention::Heads;
 use crate::ops::linear::{GATED_SCRATCH, Linear, rows_per_chunk};
+use crate::ops::profile::Recorder;
 use crate::ops::ragged::{Ragged, Store};
 use crate::ops::runtime::Runtime;
 use crate::quant::activations::{ActivationMemory, Form};
@@ -228,6 +229,8 @@ pub struct EncoderBuffers<'a> {
     pub pooled: [&'a mut [f32]; 2],
     /// Inputs of the dense layers.
     pub dense_inputs: ActivationMemory<'a>,
+    /// Notes where the time goes.
+    pub recorder: Recorder<'a>,
 }
 
 /// Carves the buffers.
@@ -273,5 +276,6 @@ pub fn carve<'a>(
             0 => carver.activations(0, 0, limits.dense_bytes)?,
             _ => carver.activations(limits.documents, pooled, limits.dense_bytes)?,
         },
+        recorder: Recorder::default(),
     })
 }

@@ -11,6 +11,7 @@ use crate::base::error::{Error, Result};
 use crate::format::metadata::{Array, Metadata, Value};
 use crate::kernels::activation::Activation;
 use crate::ops::linear::{Hidden, Input, Linear};
+use crate::ops::profile::{Op, Work};
 use crate::ops::ragged::{self, Preparation, Ragged};
 use crate::ops::residual::{Norm, Residual};
 use crate::ops::runtime::Runtime;
@@ -186,9 +187,12 @@ impl Encoder for GemmaEmbedding {
             self.embedding.row(tokens[row] as usize, x);
             x.iter_mut().for_each(|value| *value *= scale);
         });
+        let recorder = &mut buffers.recorder;
+        recorder.mark(Op::Embedding, || Work::values(tokens.len() * width, 1, 8));
         let mut behind: Option<&[f32]> = None;
-        for block in &self.blocks {
+        for (layer, block) in self.blocks.iter().enumerate() {
             check_cancel(cancel)?;
+            buffers.recorder.layer(layer);
             self.attend(runtime, block, batch, behind, buffers);
             self.feed_forward(runtime, block, tokens.len(), buffers);
             behind = Some(&block.post_feed_forward_norm);
@@ -198,6 +202,8 @@ impl Encoder for GemmaEmbedding {
             &mut buffers.x[..tokens.len() * width],
             width,
         );
+        let recorder = &mut buffers.recorder;
+        recorder.mark(Op::OutputNorm, || Work::values(tokens.len() * width, 9, 12));
         Ok(())
     }
 }
@@ -236,8 +242,11 @@ impl GemmaEmbedding {
             &mut buffers.activations,
             buffers.scratch,
         );
+        let recorder = &mut buffers.recorder;
+        recorder.mark(Op::AttentionNorm, || Work::values(tokens * width, 11, 13));
         let qkv = matrix(buffers.qkv, tokens, heads.stride());
         block.qkv.apply_to(runtime, &a.view(), qkv, false);
+        recorder.mark(Op::Qkv, || Work::product(block.qkv.parts(), tokens, 4));
 
         let rope = usize::from(block.window > 0);
         let preparation = Preparation {
@@ -250,6 +259,7 @@ impl GemmaEmbedding {
         };
         let qkv = matrix(buffers.qkv, tokens, heads.stride());
         ragged::prepare(runtime, heads, batch, preparation, qkv, &mut buffers.store);
+        recorder.mark(Op::Rope, || Work::values(tokens * heads.stride(), 6, 12));
         let queries = heads.heads * heads.head_dim;
         ragged::attend(
             runtime,
@@ -262,6 +272,7 @@ impl GemmaEmbedding {
             buffers.scratch,
             matrix(buffers.side, tokens, queries),
         );
+        recorder.mark(Op::Attention, || batch.attention_work(heads, block.window));
         let input = Input {
             values: buffers.side,
             stride: queries,
@@ -272,8 +283,12 @@ impl GemmaEmbedding {
         };
         let form = Form::of(block.output.parts()[0].layout().dtype);
         let attended = input.activate(runtime, form, &mut buffers.activations, buffers.scratch);
+        recorder.mark(Op::Quantize, || Work::values(tokens * queries, 2, 5));
         let side = matrix(buffers.side, tokens, width);
         block.output.apply_to(runtime, &attended.view(), side, false);
+        recorder.mark(Op::AttentionOutput, || {
+            Work::product(block.output.parts(), tokens, 4)
+        });
     }
 
     /// x += rms(side); side = down(gelu(gate f) * up f), f = rms(x)
@@ -298,6 +313,8 @@ impl GemmaEmbedding {
             &mut buffers.activations,
             buffers.scratch,
         );
+        let recorder = &mut buffers.recorder;
+        recorder.mark(Op::FeedForwardNorm, || Work::values(tokens * width, 11, 13));
         let hidden = Hidden {
             gate: Some(&block.gate.parts()[0]),
             gate_bias: None,
@@ -307,7 +324,11 @@ impl GemmaEmbedding {
         };
         let form = Form::of(block.down.parts()[0].layout().dtype);
         let hidden = hidden.apply(runtime, &f.view(), form, &mut buffers.hidden, buffers.scratch);
+        recorder.mark(Op::GateUp, || {
+            Work::product([&block.gate.parts()[0], &block.up.parts()[0]], tokens, 1)
+        });
         let side = matrix(buffers.side, tokens, width);
         block.down.apply_to(runtime, &hidden.view(), side, false);
+        recorder.mark(Op::Down, || Work::product(block.down.parts(), tokens, 4));
     }
 }

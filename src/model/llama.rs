@@ -10,6 +10,7 @@ use crate::kernels::activation::Activation;
 use crate::kernels::attention::MAX_ROWS;
 use crate::ops::attention::{self, Attention, Heads, Layer, Span, Tile};
 use crate::ops::linear::{Hidden, Input, Linear, rows_per_chunk};
+use crate::ops::profile::{Op, Work};
 use crate::ops::runtime::Runtime;
 use crate::quant::activations::Form;
 use crate::quant::packed::PackedMatrix;
@@ -187,10 +188,13 @@ impl Llama {
         let width = self.config.embedding;
         let tokens = batch.tokens.len();
         self.embed(runtime, batch, &mut buffers.x[..tokens * width]);
+        let recorder = &mut buffers.recorder;
+        recorder.mark(Op::Embedding, || Work::values(tokens * width, 0, 8));
         for (layer, block) in self.blocks.iter().enumerate() {
             if cancel.is_some_and(Cancel::is_fired) {
                 return Err(Error::new(Status::Cancelled, "the forward pass was cancelled"));
             }
+            buffers.recorder.layer(layer);
             self.attend(runtime, block, layer, batch, limits, buffers);
             self.feed_forward(runtime, block, tokens, buffers);
         }
@@ -242,15 +246,14 @@ impl Llama {
             rows: None,
             norm: Some((&block.attention_norm, config.epsilon)),
         };
-        let qkv = matrix(buffers.qkv, tokens, heads.stride());
-        block.qkv.apply(
-            runtime,
-            &input,
-            &mut buffers.activations,
-            buffers.scratch,
-            qkv,
-            false,
-        );
+        let recorder = &mut buffers.recorder;
+        for form in block.qkv.forms() {
+            let a = input.activate(runtime, form, &mut buffers.activations, buffers.scratch);
+            recorder.mark(Op::AttentionNorm, || Work::values(tokens * width, 6, 5));
+            let qkv = matrix(buffers.qkv, tokens, heads.stride());
+            block.qkv.apply_to(runtime, &a.view(), qkv, false);
+            recorder.mark(Op::Qkv, || Work::product(block.qkv.parts_of(form), tokens, 4));
+        }
 
         let qkv = &mut buffers.qkv[..tokens * heads.stride()];
         attention::rotate(
@@ -262,8 +265,11 @@ impl Llama {
             config.rope.dims / 2,
             qkv,
         );
+        recorder.mark(Op::Rope, || Work::values(tokens * heads.rotated(), 3, 8));
         let mut cache = cache_layer(config, limits, layer, buffers.keys, buffers.values);
         attention::store(runtime, heads, batch.spans, qkv, &mut cache);
+        let stored = 2 * tokens * heads.kv_heads * heads.head_dim;
+        recorder.mark(Op::CacheStore, || Work::values(stored, 0, 6));
         let attention = Attention {
             heads,
             tiles: batch.tiles,
@@ -279,6 +285,7 @@ impl Llama {
             buffers.scratch,
             matrix(buffers.attended, tokens, queries),
         );
+        recorder.mark(Op::Attention, || attention.work(batch.spans, &cache));
 
         let input = Input {
             values: buffers.attended,
@@ -288,15 +295,15 @@ impl Llama {
             rows: None,
             norm: None,
         };
-        let x = matrix(buffers.x, tokens, width);
-        block.output.apply(
-            runtime,
-            &input,
-            &mut buffers.activations,
-            buffers.scratch,
-            x,
-            true,
-        );
+        for form in block.output.forms() {
+            let a = input.activate(runtime, form, &mut buffers.activations, buffers.scratch);
+            recorder.mark(Op::Quantize, || Work::values(tokens * queries, 2, 5));
+            let x = matrix(buffers.x, tokens, width);
+            block.output.apply_to(runtime, &a.view(), x, true);
+            recorder.mark(Op::AttentionOutput, || {
+                Work::product(block.output.parts_of(form), tokens, 8)
+            });
+        }
     }
 
     /// x += down(silu(gate f) * up f), f = rms(x)
@@ -312,6 +319,8 @@ impl Llama {
         };
         let form = Form::of(block.gate.layout().dtype);
         let x = input.activate(runtime, form, &mut buffers.activations, buffers.scratch);
+        let recorder = &mut buffers.recorder;
+        recorder.mark(Op::FeedForwardNorm, || Work::values(tokens * width, 6, 5));
         let form = Form::of(block.down.parts()[0].layout().dtype);
         let hidden = Hidden {
             gate: Some(&block.gate),
@@ -321,9 +330,11 @@ impl Llama {
             activation: Activation::Silu,
         };
         let hidden = hidden.apply(runtime, &x.view(), form, &mut buffers.hidden, buffers.scratch);
+        recorder.mark(Op::GateUp, || Work::product([&block.gate, &block.up], tokens, 1));
         block
             .down
             .apply_to(runtime, &hidden.view(), matrix(buffers.x, tokens, width), true);
+        recorder.mark(Op::Down, || Work::product(block.down.parts(), tokens, 8));
     }
 
     /// logits = Wout rms(x), for the wanted rows
@@ -345,6 +356,9 @@ impl Llama {
         // Rounding errors of other inputs are damped by the layers behind them; those of the head stand in the logits.
         self.head()
             .apply_precisely(runtime, &input, &mut buffers.activations, buffers.scratch, logits);
+        buffers
+            .recorder
+            .mark(Op::Head, || Work::product(self.head().parts(), rows, 4));
     }
 }
 

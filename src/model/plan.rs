@@ -7,6 +7,7 @@ use crate::format::dtype::DataType;
 use crate::kernels::attention::{MAX_ROWS, scratch_length, value_dim};
 use crate::kernels::simd::LANES;
 use crate::ops::linear::GATED_SCRATCH;
+use crate::ops::profile::Recorder;
 use crate::quant::activations::{ActivationMemory, BIASES, SUMS, super_blocks};
 use crate::quant::packed::BLOCK;
 
@@ -53,6 +54,8 @@ pub struct Buffers<'a> {
     pub scratch: &'a mut [f32],
     /// `[row][2][vocabulary]`: the logits, and memory used on the way to them.
     pub logits: &'a mut [f32],
+    /// Notes where the time goes.
+    pub recorder: Recorder<'a>,
 }
 
 /// Cuts buffers off a block of memory, or only counts what they would take.
@@ -176,5 +179,6 @@ pub fn carve<'a>(
         hidden: carver.activations(tokens, config.feed_forward, input_bytes)?,
         scratch: carver.take(&[limits.threads, scratch.next_multiple_of(LANES)])?,
         logits: carver.take(&[limits.rows, 2, config.vocabulary])?,
+        recorder: Recorder::default(),
     })
 }

@@ -10,6 +10,7 @@ use crate::base::memory::{Buffer, cast};
 use crate::format::dtype::DataType;
 use crate::kernels::CACHE_TYPES;
 use crate::ops::attention::{Span, Tile, cut_tiles};
+use crate::ops::profile::{Profile, Profiler};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -91,6 +92,7 @@ pub struct Session {
     lengths: Vec<usize>,
     rows: usize,
     lists: Lists,
+    profiler: Profiler,
 }
 
 /// Lists of one pass through the layers, with room for the largest.
@@ -158,6 +160,7 @@ impl Session {
                 starts: with_room(limits.tokens)?,
                 wanted: with_room(limits.tokens)?,
             },
+            profiler: Profiler::default(),
         };
         session.fill_rope_tables()?;
         session.find_logits()?;
@@ -225,6 +228,27 @@ impl Session {
     /// Everything is checked before any work: after [`Status::InvalidArgument`] or [`Status::ContextFull`] nothing has
     /// changed. After [`Status::Cancelled`] the tokens of finished passes are in their sequences.
     pub fn forward(&mut self, entries: &Entries<'_>, want: Want, cancel: Option<&Cancel>) -> Result<()> {
+        let begun = self.profiler.begin();
+        let result = self.run(entries, want, cancel);
+        self.profiler.end(begun, entries.tokens.len());
+        result
+    }
+
+    /// Profiles the calls from now on, from zero; or stops, and forgets the profile.
+    pub fn set_profiling(&mut self, on: bool) -> Result<()> {
+        if on {
+            return self.profiler.switch_on(self.model.llama().config().layers);
+        }
+        self.profiler.switch_off();
+        Ok(())
+    }
+
+    /// Where the time of the calls went; `None` when profiling is off.
+    pub fn profile(&self) -> Option<&Profile> {
+        self.profiler.profile()
+    }
+
+    fn run(&mut self, entries: &Entries<'_>, want: Want, cancel: Option<&Cancel>) -> Result<()> {
         self.check(entries, want)?;
         self.rows = 0;
         let mut cursor = (0, 0);
@@ -262,6 +286,7 @@ impl Session {
         let llama = self.model.llama();
         let arena = &mut Carver::cutting(self.arena.bytes_mut());
         let mut buffers = carve(arena, llama.config(), &self.limits, llama.input_bytes())?;
+        buffers.recorder = self.profiler.recorder();
         let batch = Batch {
             tokens: &self.lists.tokens,
             positions: &self.lists.positions,

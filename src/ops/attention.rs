@@ -1,6 +1,7 @@
 //! Rotary embedding, the key-value cache and attention over it, on all threads.
 
 use super::linear::rows_per_chunk;
+use super::profile::Work;
 use super::runtime::Runtime;
 use crate::base::matrix::{MatrixMut, Pieces};
 use crate::format::dtype::DataType;
@@ -65,6 +66,11 @@ impl Heads {
     /// Values of a token: queries, then keys, then values.
     pub fn stride(&self) -> usize {
         (self.heads + 2 * self.kv_heads) * self.head_dim
+    }
+
+    /// Values of a token that have a position: queries and keys.
+    pub fn rotated(&self) -> usize {
+        (self.heads + self.kv_heads) * self.head_dim
     }
 
     fn key(&self, head: usize) -> usize {
@@ -231,5 +237,29 @@ impl Attention<'_> {
                 };
                 runtime.kernels().attention(&input, part, scratch);
             });
+    }
+
+    /// What it does for these spans.
+    pub fn work(&self, spans: &[Span], layer: &Layer<'_>) -> Work {
+        let Heads {
+            heads,
+            kv_heads,
+            head_dim,
+        } = self.heads;
+        let seen = |position: usize| match self.window {
+            0 => position + 1,
+            window => window.min(position + 1),
+        };
+        let (mut tokens, mut pairs, mut keys) = (0, 0, 0);
+        for span in spans.iter().filter(|span| span.tokens > 0) {
+            tokens += span.tokens;
+            pairs += (span.position..span.position + span.tokens)
+                .map(seen)
+                .sum::<usize>();
+            keys += (seen(span.position) + span.tokens - 1).min(span.position + span.tokens);
+        }
+        let size = |dtype| if dtype == DataType::F32 { 4 } else { 2 };
+        let key_bytes = head_dim * (size(layer.key_type) + size(layer.value_type));
+        Work::attention([tokens, pairs, keys], [heads, kv_heads, head_dim], key_bytes)
     }
 }

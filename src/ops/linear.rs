@@ -74,8 +74,14 @@ impl Linear {
         self.parts.iter().map(PackedMatrix::panels).sum()
     }
 
+    /// The matrices that need activations of this form.
+    pub fn parts_of(&self, form: Form) -> impl Iterator<Item = &PackedMatrix> {
+        let parts = self.parts.iter();
+        parts.filter(move |part| Form::of(part.layout().dtype) == form)
+    }
+
     /// The forms of activations that the parts need, each once.
-    fn forms(&self) -> impl Iterator<Item = Form> + '_ {
+    pub fn forms(&self) -> impl Iterator<Item = Form> + '_ {
         [Form::Codes, Form::F32, Form::Bf16].into_iter().filter(|&form| {
             self.parts
                 .iter()

@@ -2,6 +2,7 @@
 pub mod attention;
 pub mod linear;
 pub mod matrix;
+pub mod profile;
 pub mod ragged;
 pub mod residual;
 pub mod rope;

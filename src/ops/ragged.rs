@@ -4,6 +4,7 @@
 //! the layout of the attention kernel, where each document starts a new panel of 16 tokens.
 
 use super::attention::Heads;
+use super::profile::Work;
 use super::runtime::Runtime;
 use crate::base::error::{Error, Result};
 use crate::base::matrix::MatrixMut;
@@ -119,6 +120,23 @@ impl Ragged {
     /// Tokens of all documents.
     pub fn tokens(&self) -> usize {
         self.tokens
+    }
+
+    /// What attention does when tokens see at most `window / 2` positions to each side (0: all).
+    pub fn attention_work(&self, heads: Heads, window: usize) -> Work {
+        let pairs = self.documents.iter().map(|document| {
+            let (tokens, reach) = (document.tokens, window / 2);
+            match window == 0 || reach + 1 >= tokens {
+                true => tokens * tokens,
+                // Whole windows, without what sticks out at both ends.
+                false => tokens * (2 * reach + 1) - reach * (reach + 1),
+            }
+        });
+        Work::attention(
+            [self.tokens, pairs.sum(), self.tokens],
+            [heads.heads, heads.kv_heads, heads.head_dim],
+            8 * heads.head_dim,
+        )
     }
 
     /// Slots that the keys and values of all documents take: whole panels.

@@ -6,6 +6,7 @@ use crate::base::error::{Error, Result, Status, Within};
 use crate::base::matrix::{MatrixMut, Pieces};
 use crate::model::embed::{Documents, EmbedOptions, Embedder};
 use crate::model::pooling::Pooling;
+use crate::ops::profile::Op;
 use crate::ops::runtime::Runtime;
 
 /// Texts: text i is `bytes[offsets[i]..offsets[i + 1]]`, UTF-8.
@@ -154,6 +155,7 @@ pub fn embed_texts(
         Some(name) => model.embedding()?.prompt(name)?,
         None => "",
     };
+    let begun = embedder.profiler().begin();
     let tokenized = tokenize(
         model.runtime(),
         tokenizer,
@@ -162,5 +164,6 @@ pub fn embed_texts(
         embedder.max_tokens(),
         options.truncate,
     )?;
+    embedder.profiler().step(begun, Op::Tokenization);
     embedder.embed(&tokenized.documents(), options, out, cancel)
 }

@@ -317,6 +317,50 @@ static void generation(void)
 #undef GENERATE
 }
 
+static void profiles(void)
+{
+    mantle_profile *profile = (mantle_profile *)(void *)&runtime; /* must become NULL */
+    mantle_profile_info info;
+    mantle_profile_entry entry;
+    char text[8] = "";
+    size_t size = 0;
+    info.struct_size = sizeof info;
+    entry.struct_size = sizeof entry;
+    entry.calls = UNTOUCHED;
+    CHECK(strcmp(mantle_op_name(MANTLE_OP_ATTENTION), "attention") == 0);
+    CHECK(strcmp(mantle_op_name(-1), "unknown") == 0 && strcmp(mantle_op_name(99999), "unknown") == 0);
+    GIVES(BAD, "session is NULL", mantle_session_set_profiling(NULL, true, error));
+    GIVES(BAD, "embedder is NULL", mantle_embedder_set_profiling(NULL, true, error));
+    GIVES(BAD, "embedder is NULL", mantle_embedder_profile(NULL, &profile, error));
+    CHECK(profile == NULL);
+    GIVES(BAD, "session is NULL", mantle_session_profile(NULL, &profile, error));
+    GIVES(BAD, "out is NULL", mantle_session_profile(session, NULL, error));
+    GIVES(MANTLE_ERROR_NOT_FOUND, "off", mantle_session_profile(session, &profile, error));
+    SUCCEEDS(mantle_session_set_profiling(session, true, error));
+    SUCCEEDS(mantle_session_profile(session, &profile, error));
+    GIVES(BAD, "profile is NULL", mantle_profile_get_info(NULL, &info, error));
+    GIVES(BAD, "NULL", mantle_profile_get_info(profile, NULL, error));
+    info.struct_size = 1;
+    GIVES(MANTLE_ERROR_ABI_MISMATCH, "mantle_profile_info", mantle_profile_get_info(profile, &info, error));
+    GIVES(BAD, "profile is NULL", mantle_profile_get_entry(NULL, 0, 0, &entry, error));
+    GIVES(BAD, "NULL", mantle_profile_get_entry(profile, 0, 0, NULL, error));
+    GIVES(BAD, "op is -1", mantle_profile_get_entry(profile, -1, 0, &entry, error));
+    GIVES(BAD, "op is 1000", mantle_profile_get_entry(profile, 1000, 0, &entry, error));
+    GIVES(BAD, "layer is -2", mantle_profile_get_entry(profile, 0, -2, &entry, error));
+    GIVES(BAD, "layer is 2", mantle_profile_get_entry(profile, 0, TINY_LAYERS, &entry, error));
+    CHECK(entry.calls == UNTOUCHED);
+    entry.struct_size = 2;
+    GIVES(MANTLE_ERROR_ABI_MISMATCH, "mantle_profile_entry", mantle_profile_get_entry(profile, 0, 0, &entry, error));
+    GIVES(BAD, "profile is NULL", mantle_profile_table(NULL, false, text, sizeof text, &size, error));
+    GIVES(BAD, "text is NULL", mantle_profile_table(profile, false, NULL, sizeof text, &size, error));
+    GIVES(BAD, "size is NULL", mantle_profile_table(profile, false, text, sizeof text, NULL, error));
+    GIVES(MANTLE_ERROR_BUFFER_TOO_SMALL, "needed", mantle_profile_table(profile, false, text, 1, &size, error));
+    CHECK(size > 1 && text[0] == 0);
+    mantle_profile_free(profile);
+    mantle_profile_free(NULL);
+    SUCCEEDS(mantle_session_set_profiling(session, false, error));
+}
+
 static void matrices(void)
 {
     float values[32] = {0}, out[32] = {0};
@@ -413,6 +457,7 @@ int main(void)
     forward();
     sequences();
     generation();
+    profiles();
     matrices();
     embeddings();
     /* In the order that no one expects: each object holds what it needs. */

@@ -1,6 +1,6 @@
 /*
  * After the first call, a forward pass takes no memory: neither from the runtime's allocator nor from malloc, on any
- * thread, whether threads spin or sleep, and also when a new thread takes the session over. The C library's
+ * thread, whether threads spin or sleep, with profiling or without, and also when a new thread takes the session over. The C library's
  * functions are replaced here and counted. Under a sanitizer, which replaces them itself, only the runtime's
  * allocator is watched.
  */
@@ -103,7 +103,7 @@ static void *steps(void *argument)
     return NULL;
 }
 
-static void test_steps(uint32_t spin_microseconds, const struct tiny_model *file)
+static void test_steps(uint32_t spin_microseconds, bool profiling, const struct tiny_model *file)
 {
     mantle_runtime_options options;
     mantle_session_options session_options;
@@ -123,6 +123,7 @@ static void test_steps(uint32_t spin_microseconds, const struct tiny_model *file
     session_options.max_sequences = 2;
     session_options.max_logits = 64;
     SUCCEEDS(mantle_session_new(model, &session_options, NULL, &session, error));
+    SUCCEEDS(mantle_session_set_profiling(session, profiling, error));
 
     /* The first call; and time for the runtime's thread to start, which takes memory for its own. */
     const struct timespec start = {0, 300000000};
@@ -158,8 +159,9 @@ static void test_steps(uint32_t spin_microseconds, const struct tiny_model *file
 int main(void)
 {
     struct tiny_model file = tiny_make(NULL);
-    test_steps(0, &file);
-    test_steps(200, &file);
+    test_steps(0, false, &file);
+    test_steps(200, false, &file);
+    test_steps(200, true, &file);
     tiny_free(&file);
     return check_result();
 }
