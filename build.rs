@@ -24,6 +24,7 @@ const STABLE: &[&str] = &[
     "profile",
     "matrix",
     "rows",
+    "vector",
 ];
 
 /// Sections of `mantle_experimental.h`.

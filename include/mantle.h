@@ -1444,6 +1444,168 @@ mantle_status mantle_dequantize_rows(const mantle_runtime *runtime,
                                      size_t stride,
                                      mantle_error **error);
 
+/*
+ * ------------------------------------------------------------------------------------------------
+ * Vectors: the steps between matrix products
+ * ------------------------------------------------------------------------------------------------
+ *
+ * What holds for all of them. Vectors are dense f32. An input may be the very output (the same first value
+ *   and, for rows, the same stride): the step then works in place. Any other overlap of an input with the
+ *   output is INVALID_ARGUMENT; what lies between the rows counts as part of them. Inputs may overlap each
+ *   other. A count of 0 does nothing.
+ * The bits of a result depend neither on the number of threads nor on the instruction set. Long vectors and
+ *   many rows are divided among the runtime's threads. Any thread. No memory is taken.
+ * NaN in a value gives NaN in what is made from it; denormals are kept. Errors are INVALID_ARGUMENT only.
+ */
+
+// mantle_vector_rope: turns value i of a head with value i + dims / 2 (GPT-NeoX; most model files).
+#define MANTLE_ROPE_HALVES 0
+// mantle_vector_rope: turns value 2i of a head with value 2i + 1.
+#define MANTLE_ROPE_PAIRS 1
+
+// An element-wise function. docs/determinism.md tells how exact they are.
+typedef int32_t mantle_function;
+
+// x / (1 + e^-x), also called swish; its gate is SwiGLU.
+#define MANTLE_FUNCTION_SILU 0
+// GELU in its tanh form, x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))); its gate is GeGLU.
+#define MANTLE_FUNCTION_GELU_TANH 1
+// GELU in its exact form, x/2 (1 + erf(x / sqrt(2))); its gate is GeGLU.
+#define MANTLE_FUNCTION_GELU_ERF 2
+// e^x.
+#define MANTLE_FUNCTION_EXP 3
+// The hyperbolic tangent.
+#define MANTLE_FUNCTION_TANH 4
+// The error function.
+#define MANTLE_FUNCTION_ERF 5
+
+// y[i] += a * x[i], rounded once, for `count` values.
+mantle_status mantle_vector_axpy(const mantle_runtime *runtime,
+                                 float a,
+                                 const float *x,
+                                 size_t count,
+                                 float *y,
+                                 mantle_error **error);
+
+// y[i] = factor * x[i], for `count` values.
+mantle_status mantle_vector_scale(const mantle_runtime *runtime,
+                                  float factor,
+                                  const float *x,
+                                  size_t count,
+                                  float *y,
+                                  mantle_error **error);
+
+// y[i] = a[i] + b[i], for `count` values.
+mantle_status mantle_vector_add(const mantle_runtime *runtime,
+                                const float *a,
+                                const float *b,
+                                size_t count,
+                                float *y,
+                                mantle_error **error);
+
+// y[i] = a[i] * b[i], for `count` values.
+mantle_status mantle_vector_mul(const mantle_runtime *runtime,
+                                const float *a,
+                                const float *b,
+                                size_t count,
+                                float *y,
+                                mantle_error **error);
+
+// y[i] = function(x[i]), for `count` values. `function` is one of MANTLE_FUNCTION_*.
+mantle_status mantle_vector_apply(const mantle_runtime *runtime,
+                                  mantle_function function,
+                                  const float *x,
+                                  size_t count,
+                                  float *y,
+                                  mantle_error **error);
+
+// y[i] = function(gate[i]) * up[i], for `count` values, in one pass: SwiGLU with MANTLE_FUNCTION_SILU, GeGLU
+// with MANTLE_FUNCTION_GELU_TANH or MANTLE_FUNCTION_GELU_ERF.
+mantle_status mantle_vector_gate(const mantle_runtime *runtime,
+                                 mantle_function function,
+                                 const float *gate,
+                                 const float *up,
+                                 size_t count,
+                                 float *y,
+                                 mantle_error **error);
+
+// Softmax of each of `rows` rows of `columns` values: y = e^(x - max) / sum of e^(x - max). Row r of x begins
+// at x + r * x_stride, row r of y at y + r * y_stride; strides count values and are at least `columns`.
+// A value of -infinity gets the weight 0. A row that holds NaN or +infinity, or nothing but -infinity,
+// becomes NaN.
+mantle_status mantle_vector_softmax(const mantle_runtime *runtime,
+                                    const float *x,
+                                    size_t rows,
+                                    size_t columns,
+                                    size_t x_stride,
+                                    float *y,
+                                    size_t y_stride,
+                                    mantle_error **error);
+
+// RMS norm of each of `rows` rows of `columns` values: y = x / sqrt(mean(x^2) + epsilon) * weight, with
+// `columns` values of `weight`, apart from y. Strides as for mantle_vector_softmax. `epsilon` is finite and
+// not negative. Where the sum of squares leaves the range of f32, finite values become 0.
+mantle_status mantle_vector_rms_norm(const mantle_runtime *runtime,
+                                     const float *x,
+                                     size_t rows,
+                                     size_t columns,
+                                     size_t x_stride,
+                                     const float *weight,
+                                     float epsilon,
+                                     float *y,
+                                     size_t y_stride,
+                                     mantle_error **error);
+
+// Layer norm of each of `rows` rows of `columns` values: y = (x - mean(x)) / sqrt(variance(x) + epsilon) *
+// weight + bias, with `columns` values of `weight` and of `bias`, apart from y. The variance is the mean
+// of (x - mean(x))^2. Strides and `epsilon` as for mantle_vector_rms_norm.
+mantle_status mantle_vector_layer_norm(const mantle_runtime *runtime,
+                                       const float *x,
+                                       size_t rows,
+                                       size_t columns,
+                                       size_t x_stride,
+                                       const float *weight,
+                                       const float *bias,
+                                       float epsilon,
+                                       float *y,
+                                       size_t y_stride,
+                                       mantle_error **error);
+
+// Fills tables of the angles of rotary position embedding, for mantle_vector_rope: angle(position, i) =
+// position / scale * base^(-2i / dims) for positions 0 to `positions` - 1 and i from 0 to dims / 2 - 1. `cosine`
+// and `sine` take `positions` rows of dims / 2 values each, one after the other, and must not overlap. `dims` is
+// even and at least 2; `base` (10000 in the paper) and `scale` (1, or the factor by which the context is
+// stretched) are finite and above 0. Computed in f64; the error of a value is that of rounding it to f32.
+// Errors: INVALID_ARGUMENT, NO_MEMORY.
+mantle_status mantle_rope_table(size_t positions,
+                                size_t dims,
+                                float base,
+                                float scale,
+                                float *cosine,
+                                float *sine,
+                                mantle_error **error);
+
+// Rotary position embedding (Su et al. 2021), in place. Row t of x, one of `rows`, begins at x + t * stride and
+// holds `heads` heads of `head_dim` values each; of every head the first `dims` values (even, at most
+// `head_dim`) are turned by the angles of the row's position, the others stay: (a, b) becomes
+// (a cos - b sin, b cos + a sin). `pairing`, MANTLE_ROPE_*, says which values are a and b. The position is
+// positions[t], or t where `positions` is NULL. `cosine` and `sine` are tables of `table_positions` rows of
+// dims / 2 values, as mantle_rope_table makes them, apart from x.
+// Errors: INVALID_ARGUMENT, also for a position that the table does not have; then x is as it was.
+mantle_status mantle_vector_rope(const mantle_runtime *runtime,
+                                 int32_t pairing,
+                                 const float *cosine,
+                                 const float *sine,
+                                 size_t table_positions,
+                                 size_t dims,
+                                 const uint32_t *positions,
+                                 float *x,
+                                 size_t rows,
+                                 size_t heads,
+                                 size_t head_dim,
+                                 size_t stride,
+                                 mantle_error **error);
+
 #ifdef __cplusplus
 } /* extern "C" */
 #endif

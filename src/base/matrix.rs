@@ -2,6 +2,28 @@
 
 use std::marker::PhantomData;
 
+/// What an element-wise step reads: values of its own, or those that it overwrites.
+#[derive(Clone, Copy)]
+pub enum Source<'a> {
+    /// Values apart from the output.
+    Apart(&'a [f32]),
+    /// The output's, as they are before the step.
+    InPlace,
+}
+
+impl<'a> Source<'a> {
+    /// `count` values from `first` on; as many as there are.
+    pub fn part(self, first: usize, count: usize) -> Source<'a> {
+        match self {
+            Source::Apart(values) => {
+                let rest = values.get(first..).unwrap_or(&[]);
+                Source::Apart(rest.get(..count).unwrap_or(rest))
+            }
+            Source::InPlace => Source::InPlace,
+        }
+    }
+}
+
 /// A row-major matrix that may be written: `rows` rows of `columns` values, `stride` values apart.
 pub struct MatrixMut<'a, T> {
     start: *mut T,

@@ -162,7 +162,7 @@ pub unsafe extern "C" fn mantle_matmul(
         }
         let x_length = extent(count, matrix.columns(), x_stride, "x_stride")?;
         let y_length = extent(count, matrix.rows(), y_stride, "y_stride")?;
-        apart(x, x_length, y, y_length)?;
+        apart(x, x_length, y, y_length, "x and y")?;
         // SAFETY: NULL is refused; otherwise rows as the caller says, which do not overlap with y.
         let x = unsafe { boundary::slice(x, x_length, "x")? };
         // SAFETY: as above; the caller hands y over for the call.
@@ -193,15 +193,18 @@ pub(super) fn extent(count: usize, length: usize, stride: usize, name: &str) -> 
         })
 }
 
-/// Refuses input and output that share bytes.
-fn apart(x: *const f32, x_length: usize, y: *const f32, y_length: usize) -> Result<()> {
-    let end = |start: *const f32, length: usize| {
-        start
-            .addr()
-            .saturating_add(length.saturating_mul(size_of::<f32>()))
-    };
-    if x.addr() < end(y, y_length) && y.addr() < end(x, x_length) {
-        return Err(Error::invalid("x and y overlap"));
+/// Refuses two ranges that share bytes.
+pub(super) fn apart<X, Y>(
+    x: *const X,
+    x_length: usize,
+    y: *const Y,
+    y_length: usize,
+    names: &str,
+) -> Result<()> {
+    let x_end = x.addr().saturating_add(x_length.saturating_mul(size_of::<X>()));
+    let y_end = y.addr().saturating_add(y_length.saturating_mul(size_of::<Y>()));
+    if x.addr() < y_end && y.addr() < x_end {
+        return Err(Error::invalid(format!("{names} overlap")));
     }
     Ok(())
 }

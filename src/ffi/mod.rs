@@ -64,4 +64,5 @@ pub mod session;
 pub mod status;
 pub mod structure;
 pub mod tokenizer;
+pub mod vector;
 pub mod version;

@@ -109,6 +109,39 @@ unsafe fn group_max_8(a: __m256i) -> __m256i {
     }
 }
 
+/// Lane i of vector j becomes lane j of vector i.
+#[inline(always)]
+unsafe fn transpose_8(rows: [__m256; 8]) -> [__m256; 8] {
+    // The same steps as in `avx512.rs`, with two 128-bit parts.
+    macro_rules! pairs {
+        ($($i:literal)*) => {[$(
+            _mm256_unpacklo_ps(rows[2 * $i], rows[2 * $i + 1]),
+            _mm256_unpackhi_ps(rows[2 * $i], rows[2 * $i + 1]),
+        )*]};
+    }
+    macro_rules! fours {
+        ($pairs:ident, $($i:literal)*) => {[$(
+            _mm256_shuffle_ps::<0b01_00_01_00>($pairs[4 * $i], $pairs[4 * $i + 2]),
+            _mm256_shuffle_ps::<0b11_10_11_10>($pairs[4 * $i], $pairs[4 * $i + 2]),
+            _mm256_shuffle_ps::<0b01_00_01_00>($pairs[4 * $i + 1], $pairs[4 * $i + 3]),
+            _mm256_shuffle_ps::<0b11_10_11_10>($pairs[4 * $i + 1], $pairs[4 * $i + 3]),
+        )*]};
+    }
+    macro_rules! parts {
+        ($which:literal, $fours:ident, $($j:literal)*) => {[$(
+            _mm256_permute2f128_ps::<$which>($fours[$j], $fours[4 + $j]),
+        )*]};
+    }
+    // SAFETY: register operations only.
+    unsafe {
+        let pairs: [__m256; 8] = pairs!(0 1 2 3);
+        let fours: [__m256; 8] = fours!(pairs, 0 1);
+        let [c0, c1, c2, c3] = parts!(0x20, fours, 0 1 2 3);
+        let [c4, c5, c6, c7] = parts!(0x31, fours, 0 1 2 3);
+        [c0, c1, c2, c3, c4, c5, c6, c7]
+    }
+}
+
 // SAFETY of the whole block: the caller promises that the CPU has the instructions and that pointers are valid.
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl<const VNNI: bool> Simd for Avx2<VNNI> {
@@ -374,6 +407,33 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
             Self::int_store(lanes.as_mut_ptr().cast(), value);
             to.cast::<[i8; LANES]>()
                 .write_unaligned(lanes.map(|lane| lane as i8));
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_u16(to: *mut u16, value: I) {
+        unsafe {
+            // Packing saturates, so the upper halves are cleared first; it works in 128-bit parts, which are put in order.
+            let low = _mm256_set1_epi32(0xffff);
+            let packed =
+                _mm256_packus_epi32(_mm256_and_si256(value[0], low), _mm256_and_si256(value[1], low));
+            _mm256_storeu_si256(to.cast(), _mm256_permute4x64_epi64::<0b11_01_10_00>(packed));
+        }
+    }
+    #[inline(always)]
+    unsafe fn transpose(rows: [F; LANES]) -> [F; LANES] {
+        // Four squares of 8 by 8; written out by macros, as what a loop indexes would stand on the stack.
+        macro_rules! square {
+            ($half:literal, $($row:literal)*) => { transpose_8([$(rows[$row][$half]),*]) };
+        }
+        unsafe {
+            let [a0, a1, a2, a3, a4, a5, a6, a7] = square!(0, 0 1 2 3 4 5 6 7);
+            let [b0, b1, b2, b3, b4, b5, b6, b7] = square!(0, 8 9 10 11 12 13 14 15);
+            let [c0, c1, c2, c3, c4, c5, c6, c7] = square!(1, 0 1 2 3 4 5 6 7);
+            let [d0, d1, d2, d3, d4, d5, d6, d7] = square!(1, 8 9 10 11 12 13 14 15);
+            [
+                [a0, b0], [a1, b1], [a2, b2], [a3, b3], [a4, b4], [a5, b5], [a6, b6], [a7, b7],
+                [c0, d0], [c1, d1], [c2, d2], [c3, d3], [c4, d4], [c5, d5], [c6, d6], [c7, d7],
+            ]
         }
     }
     #[inline(always)]

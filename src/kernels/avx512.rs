@@ -13,6 +13,20 @@ fn mask(count: usize) -> __mmask16 {
     ((1u32 << count.min(LANES)) - 1) as __mmask16
 }
 
+/// In each 128 bits: the lower two lanes of `a`, then those of `b`.
+#[inline(always)]
+unsafe fn unpack_low(a: __m512, b: __m512) -> __m512 {
+    // SAFETY: register operations only.
+    unsafe { _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b))) }
+}
+
+/// In each 128 bits: the upper two lanes of `a`, then those of `b`.
+#[inline(always)]
+unsafe fn unpack_high(a: __m512, b: __m512) -> __m512 {
+    // SAFETY: register operations only.
+    unsafe { _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b))) }
+}
+
 /// The same bits, as pairs of bf16.
 #[inline(always)]
 unsafe fn as_bf16(value: __m512i) -> __m512bh {
@@ -63,6 +77,8 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     const CENTERS: bool = false;
     const TILE_PANELS: usize = 2;
     const TILE_TOKENS: usize = 6;
+    const GEMM_VECTORS: usize = 2;
+    const GEMM_ROWS: usize = 12;
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> __m512 {
@@ -251,6 +267,50 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     #[inline(always)]
     unsafe fn store_bytes(to: *mut i8, value: __m512i) {
         unsafe { _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(value)) }
+    }
+    #[inline(always)]
+    unsafe fn store_u16(to: *mut u16, value: __m512i) {
+        unsafe { _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(value)) }
+    }
+    #[inline(always)]
+    unsafe fn transpose(rows: [__m512; LANES]) -> [__m512; LANES] {
+        // Written out by macros: what a loop indexes would stand on the stack.
+        macro_rules! pairs {
+            ($($i:literal)*) => {[$(
+                _mm512_unpacklo_ps(rows[2 * $i], rows[2 * $i + 1]),
+                _mm512_unpackhi_ps(rows[2 * $i], rows[2 * $i + 1]),
+            )*]};
+        }
+        macro_rules! fours {
+            ($pairs:ident, $($i:literal)*) => {[$(
+                unpack_low($pairs[4 * $i], $pairs[4 * $i + 2]),
+                unpack_high($pairs[4 * $i], $pairs[4 * $i + 2]),
+                unpack_low($pairs[4 * $i + 1], $pairs[4 * $i + 3]),
+                unpack_high($pairs[4 * $i + 1], $pairs[4 * $i + 3]),
+            )*]};
+        }
+        // Of four vectors, the parts 0 and 2 (EVEN) or 1 and 3 (ODD) of each two.
+        const EVEN: i32 = 0b10_00_10_00;
+        const ODD: i32 = 0b11_01_11_01;
+        macro_rules! parts {
+            ($fours:ident, $first:ident, $second:ident, $($j:literal)*) => {[$(
+                _mm512_shuffle_f32x4::<$second>(
+                    _mm512_shuffle_f32x4::<$first>($fours[$j], $fours[4 + $j]),
+                    _mm512_shuffle_f32x4::<$first>($fours[8 + $j], $fours[12 + $j]),
+                ),
+            )*]};
+        }
+        unsafe {
+            // Of rows a, b, c, d, in each of the four 128-bit parts: a0 b0 a1 b1 and a2 b2 a3 b3.
+            let pairs: [__m512; LANES] = pairs!(0 1 2 3 4 5 6 7);
+            // a0 b0 c0 d0, and so on: vector 4 i + j holds in part q the rows 4 i .. 4 i + 3 of column 4 q + j.
+            let fours: [__m512; LANES] = fours!(pairs, 0 1 2 3);
+            let [c0, c1, c2, c3] = parts!(fours, EVEN, EVEN, 0 1 2 3);
+            let [c4, c5, c6, c7] = parts!(fours, ODD, EVEN, 0 1 2 3);
+            let [c8, c9, c10, c11] = parts!(fours, EVEN, ODD, 0 1 2 3);
+            let [c12, c13, c14, c15] = parts!(fours, ODD, ODD, 0 1 2 3);
+            [c0, c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, c13, c14, c15]
+        }
     }
     #[inline(always)]
     unsafe fn prefetch(address: *const u8) {

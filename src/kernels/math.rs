@@ -1,6 +1,7 @@
 //! Element-wise functions, norms and the quantization of activations.
 
 use super::simd::{LANES, Simd};
+use super::vector::narrow;
 use crate::quant::activations::{BIASES, SUMS, SUPER_BLOCK, Spike};
 use crate::quant::packed::BLOCK;
 
@@ -309,18 +310,14 @@ unsafe fn find_spike<S: Simd>(x: *const f32, first: usize, end: usize) -> Peak {
 /// Rounds one row of activations to bf16 (nearest even, NaN stays NaN), padded with zeros to whole blocks.
 ///
 /// # Safety
-/// `length` values can be read at `x` and whole blocks written at `to`.
+/// `length` values can be read at `x` and whole blocks written at `to`; the CPU has the instructions of `S`.
 #[inline(always)]
-pub unsafe fn bf16_row(x: *const f32, length: usize, to: *mut u16) {
-    for i in 0..length.next_multiple_of(BLOCK) {
-        // SAFETY: as the caller promises.
-        unsafe {
-            *to.add(i) = if i < length {
-                crate::quant::convert::f32_to_bf16(*x.add(i))
-            } else {
-                0
-            };
-        }
+pub unsafe fn bf16_row<S: Simd>(x: *const f32, length: usize, to: *mut u16) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        narrow::<S, false>(x, length, to.cast());
+        to.add(length)
+            .write_bytes(0, length.next_multiple_of(BLOCK) - length);
     }
 }
 

@@ -18,6 +18,7 @@ mod norm;
 mod scalar;
 pub mod simd;
 mod table;
+mod vector;
 
 pub use table::{Isa, Kernels};
 

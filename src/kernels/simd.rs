@@ -22,6 +22,11 @@ pub trait Simd: Copy + 'static {
     const TILE_PANELS: usize;
     /// Tokens in the register tile of a matmul, at most 6.
     const TILE_TOKENS: usize;
+    /// Vectors in the register tile of a product of floats, 1 or 2.
+    const GEMM_VECTORS: usize = 1;
+    /// Rows in the register tile of a product of floats, 6 or 12: with the vectors, as many sums as the registers hold
+    /// beside a few operands.
+    const GEMM_ROWS: usize = 6;
 
     unsafe fn splat(value: f32) -> Self::F;
     unsafe fn load(from: *const f32) -> Self::F;
@@ -88,6 +93,40 @@ pub trait Simd: Copy + 'static {
     unsafe fn dot2_bf16(sum: Self::F, w: Self::I, x: Self::I) -> Self::F;
     /// The low byte of every lane: 16 bytes.
     unsafe fn store_bytes(to: *mut i8, value: Self::I);
+    /// The low 16 bits of every lane.
+    #[inline(always)]
+    unsafe fn store_u16(to: *mut u16, value: Self::I) {
+        let mut lanes = [0i32; LANES];
+        let mut halves = [0u16; LANES];
+        // SAFETY: the array holds 16 values; `to` takes 16, at any alignment.
+        unsafe {
+            Self::int_store(lanes.as_mut_ptr().cast(), value);
+            for i in 0..LANES {
+                halves[i] = lanes[i] as u16;
+            }
+            to.cast::<[u16; LANES]>().write_unaligned(halves);
+        }
+    }
+    /// Lane i of vector j becomes lane j of vector i.
+    #[inline(always)]
+    unsafe fn transpose(rows: [Self::F; LANES]) -> [Self::F; LANES] {
+        let mut values = [[0f32; LANES]; LANES];
+        let mut turned = [[0f32; LANES]; LANES];
+        let mut columns = rows;
+        // SAFETY: each array holds 16 values.
+        unsafe {
+            for i in 0..LANES {
+                Self::store(values[i].as_mut_ptr(), rows[i]);
+            }
+            for i in 0..LANES {
+                for j in 0..LANES {
+                    turned[i][j] = values[j][i];
+                }
+                columns[i] = Self::load(turned[i].as_ptr());
+            }
+        }
+        columns
+    }
     /// Brings a cache line closer; a hint, any address is allowed.
     unsafe fn prefetch(address: *const u8);
 

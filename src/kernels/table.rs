@@ -2,6 +2,7 @@
 
 use super::attention::AttentionFn;
 use super::matmul::MatmulFn;
+use super::vector::VectorKernels;
 use crate::base::error::{Error, Result};
 use crate::format::dtype::DataType;
 use crate::quant::activations::Spike;
@@ -89,9 +90,10 @@ pub struct Kernels {
     pub(super) add_rms_norm: unsafe fn(*const f32, *const f32, usize, f32, *mut f32),
     pub(super) layer_norm: unsafe fn(*const f32, *const f32, *const f32, usize, f32, *mut f32),
     /// By [`super::activation::Activation`].
-    pub(super) map: [unsafe fn(*const f32, usize, *mut f32); 3],
+    pub(super) map: [unsafe fn(*const f32, usize, *mut f32); 6],
     /// By [`super::activation::Activation`].
-    pub(super) gate: [unsafe fn(*const f32, *const f32, usize, *mut f32); 3],
+    pub(super) gate: [unsafe fn(*const f32, *const f32, usize, *mut f32); 6],
+    pub(super) vector: VectorKernels,
     pub(super) rotate_halves: unsafe fn(*mut f32, usize, usize, usize, *const f32, *const f32),
     pub(super) exp: unsafe fn(*mut f32),
     pub(super) silu: unsafe fn(*mut f32),
@@ -202,7 +204,7 @@ macro_rules! kernel_table {
             }
             $(#[$features])?
             unsafe fn bf16_row(x: *const f32, length: usize, to: *mut u16) {
-                unsafe { math::bf16_row(x, length, to) }
+                unsafe { math::bf16_row::<S>(x, length, to) }
             }
             $(#[$features])?
             unsafe fn rms_norm(x: *const f32, weight: *const f32, length: usize, epsilon: f32, y: *mut f32) {
@@ -231,6 +233,10 @@ macro_rules! kernel_table {
             activations!(map_silu, gate_silu: activation::Silu);
             activations!(map_gelu_tanh, gate_gelu_tanh: activation::GeluTanh);
             activations!(map_gelu_erf, gate_gelu_erf: activation::GeluErf);
+            activations!(map_exp, gate_exp: activation::Exp);
+            activations!(map_tanh, gate_tanh: activation::Tanh);
+            activations!(map_erf, gate_erf: activation::Erf);
+            $crate::kernels::vector::vector_table!(VECTOR: $simd $(, #[$features])?);
             $(#[$features])?
             unsafe fn rotate_halves(x: *mut f32, count: usize, stride: usize, half: usize, cosine: *const f32, sine: *const f32) {
                 unsafe { math::rotate_halves::<S>(x, count, stride, half, cosine, sine) }
@@ -257,8 +263,9 @@ macro_rules! kernel_table {
                 rms_norm,
                 add_rms_norm,
                 layer_norm,
-                map: [map_silu, map_gelu_tanh, map_gelu_erf],
-                gate: [gate_silu, gate_gelu_tanh, gate_gelu_erf],
+                map: [map_silu, map_gelu_tanh, map_gelu_erf, map_exp, map_tanh, map_erf],
+                gate: [gate_silu, gate_gelu_tanh, gate_gelu_erf, gate_exp, gate_tanh, gate_erf],
+                vector: VECTOR,
                 rotate_halves,
                 exp,
                 silu,

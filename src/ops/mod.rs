@@ -8,3 +8,4 @@ pub mod residual;
 pub mod rope;
 pub mod rows;
 pub mod runtime;
+pub mod vector;

@@ -35,6 +35,9 @@ pub fn quantize(
                 let row = chunk * per_chunk + i;
                 failure.note(row, || {
                     let row = row_of(values, row, columns, stride)?;
+                    if runtime.kernels().narrow(dtype, row, encoded) {
+                        return Ok(());
+                    }
                     scalar::quantize_row(dtype, row, encoded)
                 });
             }
@@ -58,6 +61,9 @@ pub fn dequantize(runtime: &Runtime, dtype: DataType, data: &[u8], values: Matri
                 let row = chunk * per_chunk + i;
                 failure.note(row, || {
                     let encoded = row_of(data, row, row_bytes, row_bytes)?;
+                    if runtime.kernels().widen(dtype, encoded, part.row(i)) {
+                        return Ok(());
+                    }
                     scalar::dequantize_row(dtype, encoded, part.row(i))
                 });
             }

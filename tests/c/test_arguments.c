@@ -398,6 +398,54 @@ static void matrices(void)
     GIVES(BAD, "size is 1", mantle_dequantize_rows(runtime, f32, values, 1, 1, 32, out, 32, error));
 }
 
+static void vectors(void)
+{
+    float a[32] = {0}, b[32] = {0}, y[32] = {0};
+    const uint32_t high[1] = {4};
+    GIVES(BAD, "runtime is NULL", mantle_vector_axpy(NULL, 1, a, 32, y, error));
+    GIVES(BAD, "x is NULL", mantle_vector_axpy(runtime, 1, NULL, 32, y, error));
+    GIVES(BAD, "y is NULL", mantle_vector_axpy(runtime, 1, a, 32, NULL, error));
+    GIVES(BAD, "runtime is NULL", mantle_vector_scale(NULL, 1, a, 32, y, error));
+    GIVES(BAD, "x is NULL", mantle_vector_scale(runtime, 1, NULL, 32, y, error));
+    GIVES(BAD, "y is NULL", mantle_vector_scale(runtime, 1, a, 32, NULL, error));
+    GIVES(BAD, "runtime is NULL", mantle_vector_add(NULL, a, b, 32, y, error));
+    GIVES(BAD, "a is NULL", mantle_vector_add(runtime, NULL, b, 32, y, error));
+    GIVES(BAD, "b is NULL", mantle_vector_add(runtime, a, NULL, 32, y, error));
+    GIVES(BAD, "y is NULL", mantle_vector_add(runtime, a, b, 32, NULL, error));
+    GIVES(BAD, "runtime is NULL", mantle_vector_mul(NULL, a, b, 32, y, error));
+    GIVES(BAD, "a is NULL", mantle_vector_mul(runtime, NULL, b, 32, y, error));
+    GIVES(BAD, "b is NULL", mantle_vector_mul(runtime, a, NULL, 32, y, error));
+    GIVES(BAD, "y is NULL", mantle_vector_mul(runtime, a, b, 32, NULL, error));
+    GIVES(BAD, "runtime is NULL", mantle_vector_apply(NULL, 0, a, 32, y, error));
+    GIVES(BAD, "function is 99", mantle_vector_apply(runtime, 99, a, 32, y, error));
+    GIVES(BAD, "x is NULL", mantle_vector_apply(runtime, 0, NULL, 32, y, error));
+    GIVES(BAD, "y is NULL", mantle_vector_apply(runtime, 0, a, 32, NULL, error));
+    GIVES(BAD, "runtime is NULL", mantle_vector_gate(NULL, 0, a, b, 32, y, error));
+    GIVES(BAD, "gate is NULL", mantle_vector_gate(runtime, 0, NULL, b, 32, y, error));
+    GIVES(BAD, "up is NULL", mantle_vector_gate(runtime, 0, a, NULL, 32, y, error));
+    GIVES(BAD, "y is NULL", mantle_vector_gate(runtime, 0, a, b, 32, NULL, error));
+    GIVES(BAD, "runtime is NULL", mantle_vector_softmax(NULL, a, 1, 32, 32, y, 32, error));
+    GIVES(BAD, "x is NULL", mantle_vector_softmax(runtime, NULL, 1, 32, 32, y, 32, error));
+    GIVES(BAD, "y is NULL", mantle_vector_softmax(runtime, a, 1, 32, 32, NULL, 32, error));
+    GIVES(BAD, "runtime is NULL", mantle_vector_rms_norm(NULL, a, 1, 32, 32, b, 0, y, 32, error));
+    GIVES(BAD, "x is NULL", mantle_vector_rms_norm(runtime, NULL, 1, 32, 32, b, 0, y, 32, error));
+    GIVES(BAD, "weight is NULL", mantle_vector_rms_norm(runtime, a, 1, 32, 32, NULL, 0, y, 32, error));
+    GIVES(BAD, "y is NULL", mantle_vector_rms_norm(runtime, a, 1, 32, 32, b, 0, NULL, 32, error));
+    GIVES(BAD, "runtime is NULL", mantle_vector_layer_norm(NULL, a, 1, 32, 32, b, b, 0, y, 32, error));
+    GIVES(BAD, "x is NULL", mantle_vector_layer_norm(runtime, NULL, 1, 32, 32, b, b, 0, y, 32, error));
+    GIVES(BAD, "weight is NULL", mantle_vector_layer_norm(runtime, a, 1, 32, 32, NULL, b, 0, y, 32, error));
+    GIVES(BAD, "bias is NULL", mantle_vector_layer_norm(runtime, a, 1, 32, 32, b, NULL, 0, y, 32, error));
+    GIVES(BAD, "y is NULL", mantle_vector_layer_norm(runtime, a, 1, 32, 32, b, b, 0, NULL, 32, error));
+    GIVES(BAD, "cosine is NULL", mantle_rope_table(2, 8, 10000, 1, NULL, b, error));
+    GIVES(BAD, "sine is NULL", mantle_rope_table(2, 8, 10000, 1, a, NULL, error));
+    GIVES(BAD, "dims is 3", mantle_rope_table(2, 3, 10000, 1, a, b, error));
+    GIVES(BAD, "runtime is NULL", mantle_vector_rope(NULL, 0, a, b, 4, 8, NULL, y, 1, 1, 8, 8, error));
+    GIVES(BAD, "cosine is NULL", mantle_vector_rope(runtime, 0, NULL, b, 4, 8, NULL, y, 1, 1, 8, 8, error));
+    GIVES(BAD, "sine is NULL", mantle_vector_rope(runtime, 0, a, NULL, 4, 8, NULL, y, 1, 1, 8, 8, error));
+    GIVES(BAD, "x is NULL", mantle_vector_rope(runtime, 0, a, b, 4, 8, NULL, NULL, 1, 1, 8, 8, error));
+    GIVES(BAD, "position 4", mantle_vector_rope(runtime, 0, a, b, 4, 8, high, y, 1, 1, 8, 8, error));
+}
+
 static void embeddings(void)
 {
     static const size_t offsets[2] = {0, 1};
@@ -459,6 +507,7 @@ int main(void)
     generation();
     profiles();
     matrices();
+    vectors();
     embeddings();
     /* In the order that no one expects: each object holds what it needs. */
     mantle_runtime_free(runtime);
