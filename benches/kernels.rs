@@ -126,7 +126,7 @@ fn rows(criterion: &mut Criterion) {
         group.bench_function(name, |bencher| {
             prepared.refill(|activations| {
                 let mut part = activations.whole();
-                bencher.iter(|| kernels.activate(form, black_box(&x), &mut part, 0));
+                bencher.iter(|| kernels.activate(form, black_box(&x), part.row(0)));
             });
         });
     }

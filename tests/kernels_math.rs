@@ -12,7 +12,7 @@ use kernels_support::*;
 use mantle::kernels::activation::Activation;
 use mantle::kernels::simd::LANES;
 use mantle::kernels::{Isa, Kernels};
-use mantle::quant::activations::{BIASES, Form, SUMS, SUPER_BLOCK, Spike};
+use mantle::quant::activations::{Form, MANTISSAS, Record, SUPER_BLOCK};
 use mantle::quant::convert::f32_to_bf16;
 use mantle::quant::packed::BLOCK;
 use std::sync::Mutex;
@@ -289,22 +289,39 @@ fn rows_of_all_kinds(columns: usize, random: &mut Random) -> Vec<f32> {
     x
 }
 
-/// Where a block's largest value is rounded to before it is cut to 127, and below what a block counts as zero.
-const LARGEST_CODE: f32 = 127.3;
+/// What a block's largest value becomes at most before it is rounded to 127; below what a block counts as zero, and from what on
+/// as not finite.
+const LARGEST_CODE: f32 = 126.93;
 const TINY: f32 = f32::from_bits(0x0400_0000);
+const HUGE: f32 = f32::from_bits(0x7700_0000);
+
+/// The low three bits of a magnitude do not count.
+const NEARLY: f32 = 1e-6;
 
 fn largest(x: &[f32]) -> f32 {
     x.iter().fold(0f32, |a, b| a.max(b.abs()))
 }
 
+fn sum_of(codes: &[i8]) -> i32 {
+    codes.iter().map(|&code| i32::from(code)).sum()
+}
+
 /// Codes of finite values that share a scale.
-fn check_codes(x: &[f32], codes: &[i8], scale: f32) {
-    if largest(x) < TINY {
-        let zero = scale == 0.0 && codes.iter().all(|&code| code == 0);
-        assert!(zero, "{:e} counts as zero", largest(x));
+fn check_codes(x: &[f32], record: &Record) {
+    let (codes, scale) = (&record.codes, record.scale());
+    assert_eq!(record.mantissa, MANTISSAS[record.step as usize / 64]);
+    assert_eq!(
+        record.magic.to_bits() & 0x007f_ffff,
+        0x0040_0000,
+        "1.5 times a power of two"
+    );
+    if largest(x) < TINY * (1.0 - NEARLY) {
+        assert_eq!((record.magic, sum_of(codes)), (12_582_912.0, 0));
         return;
     }
-    assert_eq!(scale.to_bits(), (largest(x) / LARGEST_CODE).to_bits());
+    let exact = largest(x) / LARGEST_CODE;
+    let range = exact * (1.0 - NEARLY)..=exact * 1.25 * (1.0 + NEARLY);
+    assert!(range.contains(&scale), "{scale:e} for {exact:e}");
     for (i, &code) in codes.iter().enumerate() {
         let value = f64::from(x.get(i).copied().unwrap_or(0.0));
         let error = (value - f64::from(code) * f64::from(scale)).abs();
@@ -315,64 +332,78 @@ fn check_codes(x: &[f32], codes: &[i8], scale: f32) {
     }
 }
 
-fn sum_of(codes: &[i8]) -> i32 {
-    codes.iter().map(|&code| i32::from(code)).sum()
-}
-
-/// One block, without the group that stands apart.
-fn check_block(x: &[f32], codes: &[i8], scale: f32, biases: &[i32], sums: &[f32]) {
-    let total = sum_of(codes);
-    let first = sum_of(&codes[..BLOCK / 2]);
-    assert_eq!(biases, [-128 * total, -128 * first, -128 * (total - first)]);
-    if x.iter().all(|value| value.is_finite()) {
-        assert_eq!(sums, [scale * total as f32, scale * first as f32]);
-        check_codes(x, codes, scale);
-    } else {
-        assert!(scale.is_nan() && sums.iter().all(|sum| sum.is_nan()) && codes.iter().all(|&code| code == 0));
+/// One block, without the group that stands apart, whose values' sum is in those of the block: of all, and of the first half.
+fn check_block(x: &[f32], record: &Record, apart: [f32; 2]) {
+    let total = sum_of(&record.codes);
+    let first = sum_of(&record.codes[..BLOCK / 2]);
+    let start = record.magic.to_bits() as i32;
+    assert_eq!(
+        record.starts,
+        [total, first, total - first].map(|sum| start - 128 * sum)
+    );
+    if x.iter().all(|value| value.abs() < HUGE) {
+        check_codes(x, record);
+        let sums = [total, first].map(|sum| record.scale() * sum as f32);
+        assert_eq!(record.sums, [sums[0] + apart[0], sums[1] + apart[1]]);
+    } else if x
+        .iter()
+        .any(|value| value.is_nan() || value.abs() >= HUGE * (1.0 + NEARLY))
+    {
+        assert!(record.magic.is_nan() && record.sums.iter().all(|sum| sum.is_nan()));
+        assert_eq!(record.codes, [0; BLOCK]);
     }
 }
 
-/// The place of the group of four without which the square of its block's largest value falls the most.
-fn place_of_spike(x: &[f32]) -> usize {
-    let (mut place, mut gain) = (0, 0.0);
-    for (b, block) in x.chunks(BLOCK).enumerate() {
-        let mut groups: Vec<f32> = block.chunks(4).map(largest).collect();
-        let of_block = largest(block);
-        let group = groups.iter().position(|&group| group == of_block);
-        if let Some(group) = group.filter(|_| block.iter().all(|value| value.is_finite())) {
-            groups[group] = 0.0;
-            let found = of_block * of_block - largest(&groups).powi(2);
-            if found > gain && found < f32::INFINITY {
-                (place, gain) = (8 * b + group, found);
-            }
-        }
-    }
-    place
+/// How much the square of a block's largest value falls without a group of four; nothing where it is not finite.
+fn gain(x: &[f32], place: usize) -> f32 {
+    let Some(block) = x.chunks(BLOCK).nth(place / 8) else {
+        return 0.0;
+    };
+    let mut rest = block.to_vec();
+    rest.iter_mut()
+        .skip(place % 8 * 4)
+        .take(4)
+        .for_each(|value| *value = 0.0);
+    let (high, low) = (largest(block), largest(&rest));
+    let gain = high * high - low * low;
+    let finite = block.iter().all(|value| value.is_finite()) && gain < f32::INFINITY;
+    if finite { gain } else { 0.0 }
 }
 
-/// Takes the group of a spike out of a super-block, when it is large enough to have codes of its own.
-fn check_spike(x: &mut [f32], spike: &Spike) {
-    let [place, codes, scale, bias] = *spike;
-    assert_eq!(place as usize, place_of_spike(x));
-    let end = x.len().min(4 * place as usize + 4);
-    let group = &mut x[4 * place as usize..end];
-    let codes = codes.to_le_bytes().map(|code| code as i8);
-    assert_eq!(bias as i32, -128 * sum_of(&codes));
-    let scale = f32::from_bits(scale);
-    // Where nothing stands apart, the group stays in its block.
-    if scale == 0.0 {
-        assert_eq!(codes, [0; 4]);
-        return;
+/// Takes the group of a spike out of a super-block, when it has codes of its own; returns the sum of the values it stands for, of
+/// its block and of the first half of its block.
+fn check_spike(x: &mut [f32], spike: &Record) -> [f32; 2] {
+    let place = spike.place as usize;
+    let best = (0..64)
+        .max_by(|&a, &b| gain(x, a).total_cmp(&gain(x, b)))
+        .unwrap();
+    let of_block = largest(x.chunks(BLOCK).nth(best / 8).unwrap_or(&[]));
+    let codes = &spike.codes[..4];
+    assert_eq!(
+        spike.starts[0],
+        spike.magic.to_bits() as i32 - 128 * sum_of(codes)
+    );
+    if codes == [0; 4] {
+        // Where nothing stands apart, the group stays in its block.
+        assert!(gain(x, best) <= 4.0 * NEARLY * of_block * of_block);
+        return [0.0; 2];
     }
-    check_codes(group, &codes, scale);
+    assert!(gain(x, place) >= gain(x, best) - 4.0 * NEARLY * of_block * of_block);
+    let end = x.len().min(4 * place + 4);
+    let group = &mut x[4 * place..end];
+    let mut alone = *spike;
+    alone.codes[4..].fill(0);
+    check_codes(group, &alone);
     group.fill(0.0);
+    let sum = spike.scale() * sum_of(codes) as f32;
+    [sum, if place % 8 < 4 { sum } else { 0.0 }]
 }
 
 #[test]
 fn activations_are_quantized_as_documented_with_the_same_bits_on_every_table() {
     let mut random = Random(4);
     let mut spikes = 0;
-    for case in 0..300 {
+    for case in 0..600 {
         let columns = if case < 70 {
             case + 1
         } else {
@@ -380,55 +411,41 @@ fn activations_are_quantized_as_documented_with_the_same_bits_on_every_table() {
         };
         let x = rows_of_all_kinds(columns, &mut random);
         let prepared = Prepared::new(scalar(), Form::Codes, &x, 1, columns);
-        let view = prepared.view();
-        let codes: Vec<i8> = view.data.iter().map(|&byte| byte as i8).collect();
         let mut rest = x.clone();
-        for (x, spike) in rest.chunks_mut(SUPER_BLOCK).zip(view.spikes) {
-            check_spike(x, spike);
-            spikes += usize::from(spike[2] != 0);
-        }
-        for (b, x) in rest.chunks(BLOCK).enumerate() {
-            let codes = &codes[b * BLOCK..(b + 1) * BLOCK];
-            let biases = &view.biases[BIASES * b..][..BIASES];
-            let sums = &view.sums[SUMS * b..][..SUMS];
-            check_block(x, codes, view.scales[b], biases, sums);
+        let records = prepared.records(0);
+        assert_eq!(records.len(), columns.div_ceil(SUPER_BLOCK));
+        for (x, (blocks, spike)) in rest.chunks_mut(SUPER_BLOCK).zip(&records) {
+            let apart = check_spike(x, spike);
+            spikes += usize::from(spike.codes[..4] != [0; 4]);
+            assert_eq!(blocks.len(), x.len().div_ceil(BLOCK));
+            for (b, (x, block)) in x.chunks(BLOCK).zip(blocks).enumerate() {
+                let is_of_spike = b == spike.place as usize / 8;
+                check_block(x, block, if is_of_spike { apart } else { [0.0; 2] });
+            }
         }
         for (name, kernels) in others() {
             let other = Prepared::new(kernels, Form::Codes, &x, 1, columns);
-            let other = other.view();
-            assert_eq!(other.data, view.data, "{name}: codes");
-            assert_eq!(other.biases, view.biases, "{name}: biases");
-            assert_eq!(other.spikes, view.spikes, "{name}: spikes");
-            assert_same(&format!("{name}: scales"), other.scales, view.scales);
-            assert_same(&format!("{name}: sums"), other.sums, view.sums);
+            assert_eq!(other.view().data, prepared.view().data, "{name}");
         }
     }
-    assert!(spikes > 100, "{spikes} groups stood apart");
+    assert!(spikes > 200, "{spikes} groups stood apart");
 }
 
 /// Ties go to the even code: with the largest value chosen so that the scale is 1, the codes are the rounded values
-/// themselves. It stands in two groups, so that none stands apart.
+/// themselves. A larger one in the next block is what stands apart.
 #[test]
 fn codes_are_rounded_to_even() {
-    let x = [
-        LARGEST_CODE,
-        0.5,
-        1.5,
-        2.5,
-        -LARGEST_CODE,
-        -0.5,
-        -1.5,
-        -2.5,
-        126.5,
-        -126.5,
-        0.49999997,
-    ];
+    let mut x = [0.0; BLOCK + 1];
+    x[..11].copy_from_slice(&[
+        126.9, 0.5, 1.5, 2.5, -126.9, -0.5, -1.5, -2.5, 126.5, -126.5, 0.49999997,
+    ]);
+    x[BLOCK] = 1000.0;
     for (name, kernels) in Kernels::every() {
         let prepared = Prepared::new(kernels, Form::Codes, &x, 1, x.len());
-        let codes: Vec<i8> = prepared.view().data.iter().map(|&byte| byte as i8).collect();
+        let (blocks, _) = &prepared.records(0)[0];
+        let codes = blocks[0].codes;
         let expected = [127, 0, 2, 2, -127, 0, -2, -2, 126, -126, 0];
-        assert_eq!(codes[..x.len()], expected, "{name}");
-        assert_eq!(codes[x.len()..], [0; BLOCK - 11], "{name}: padding");
+        assert_eq!(codes[..11], expected, "{name}");
     }
 }
 

@@ -99,13 +99,15 @@ unsafe fn dot2_bf16_8(sum: __m256, w: __m256i, x: __m256i) -> __m256 {
     }
 }
 
-/// The largest of each four lanes, in all four.
+/// The even or the odd lanes of `a`, then those of `b`.
 #[inline(always)]
-unsafe fn group_max_8(a: __m256i) -> __m256i {
+unsafe fn every_second<const LANES: i32>(a: __m256i, b: __m256i) -> __m256i {
     // SAFETY: register operations only.
     unsafe {
-        let pairs = _mm256_max_epi32(a, _mm256_shuffle_epi32::<0b10_11_00_01>(a));
-        _mm256_max_epi32(pairs, _mm256_shuffle_epi32::<0b01_00_11_10>(pairs))
+        let (a, b) = (_mm256_castsi256_ps(a), _mm256_castsi256_ps(b));
+        // Two of a, two of b in each half: put the halves' pairs in order.
+        let mixed = _mm256_castps_si256(_mm256_shuffle_ps::<LANES>(a, b));
+        _mm256_permute4x64_epi64::<0b11_01_10_00>(mixed)
     }
 }
 
@@ -141,6 +143,11 @@ unsafe fn transpose_8(rows: [__m256; 8]) -> [__m256; 8] {
         [c0, c1, c2, c3, c4, c5, c6, c7]
     }
 }
+
+/// Lanes for [`every_second`].
+const EVEN: i32 = 0b10_00_10_00;
+/// Lanes for [`every_second`].
+const ODD: i32 = 0b11_01_11_01;
 
 // SAFETY of the whole block: the caller promises that the CPU has the instructions and that pointers are valid.
 #[allow(clippy::undocumented_unsafe_blocks)]
@@ -351,8 +358,12 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         }
     }
     #[inline(always)]
-    unsafe fn group_max(a: I) -> I {
-        unsafe { [group_max_8(a[0]), group_max_8(a[1])] }
+    unsafe fn int_even(a: I, b: I) -> I {
+        unsafe { [every_second::<EVEN>(a[0], a[1]), every_second::<EVEN>(b[0], b[1])] }
+    }
+    #[inline(always)]
+    unsafe fn int_odd(a: I, b: I) -> I {
+        unsafe { [every_second::<ODD>(a[0], a[1]), every_second::<ODD>(b[0], b[1])] }
     }
     #[inline(always)]
     unsafe fn shift_right_signed<const N: i32>(a: I) -> I {

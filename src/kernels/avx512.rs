@@ -228,10 +228,17 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         unsafe { _mm512_srl_epi32(a, _mm_cvtsi32_si128(count as i32)) }
     }
     #[inline(always)]
-    unsafe fn group_max(a: __m512i) -> __m512i {
+    unsafe fn int_even(a: __m512i, b: __m512i) -> __m512i {
         unsafe {
-            let pairs = _mm512_max_epi32(a, _mm512_shuffle_epi32::<0b10_11_00_01>(a));
-            _mm512_max_epi32(pairs, _mm512_shuffle_epi32::<0b01_00_11_10>(pairs))
+            let lanes = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            _mm512_permutex2var_epi32(a, lanes, b)
+        }
+    }
+    #[inline(always)]
+    unsafe fn int_odd(a: __m512i, b: __m512i) -> __m512i {
+        unsafe {
+            let lanes = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+            _mm512_permutex2var_epi32(a, lanes, b)
         }
     }
     #[inline(always)]
@@ -330,10 +337,6 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     #[inline(always)]
     unsafe fn int_reduce_max(value: __m512i) -> i32 {
         unsafe { _mm512_reduce_max_epi32(value) }
-    }
-    #[inline(always)]
-    unsafe fn int_reduce_add(value: __m512i) -> i32 {
-        unsafe { _mm512_reduce_add_epi32(value) }
     }
 }
 

@@ -53,6 +53,19 @@ pub trait Scales: 'static {
     /// As there.
     unsafe fn scale<S: Simd>(scales: *const u8, block: usize, half: usize) -> S::F;
 
+    /// See [`Weights::STEPPED`].
+    const STEPPED: bool = false;
+
+    /// See [`Weights::stepped`].
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    unsafe fn stepped<S: Simd>(_scales: *const u8, _block: usize, _half: usize, _step: usize) -> S::F {
+        // SAFETY: register operations; the caller has the instructions.
+        unsafe { S::splat(0.0) }
+    }
+
     /// See [`Weights::minimum`].
     ///
     /// # Safety
@@ -101,6 +114,20 @@ pub trait Weights: 'static {
     /// `scales` points at the panel's scales; the CPU has the instructions of `S`.
     unsafe fn scale<S: Simd>(scales: *const u8, block: usize, half: usize) -> S::F;
 
+    /// Whether the scales are stored times each of the four mantissas that activations' scales have; otherwise they are
+    /// multiplied as they are needed, with the same result.
+    const STEPPED: bool = false;
+
+    /// The scales of one half of block `block` times the mantissa number `step / 64`; only where they are stored so.
+    ///
+    /// # Safety
+    /// As [`Weights::scale`]; `step` is 0, 64, 128 or 192.
+    #[inline(always)]
+    unsafe fn stepped<S: Simd>(_scales: *const u8, _block: usize, _half: usize, _step: usize) -> S::F {
+        // SAFETY: register operations; the caller has the instructions.
+        unsafe { S::splat(0.0) }
+    }
+
     /// The 16 rows' minima of block `block`: what the sum of the block's activations is multiplied with (`index` 0), and
     /// the sum of the first 16 alone (`index` 1).
     ///
@@ -133,6 +160,11 @@ impl<C: Codes, K: Scales> Weights for (C, K) {
     #[inline(always)]
     unsafe fn scale<S: Simd>(scales: *const u8, block: usize, half: usize) -> S::F {
         unsafe { K::scale::<S>(scales, block, half) }
+    }
+    const STEPPED: bool = K::STEPPED;
+    #[inline(always)]
+    unsafe fn stepped<S: Simd>(scales: *const u8, block: usize, half: usize, step: usize) -> S::F {
+        unsafe { K::stepped::<S>(scales, block, half, step) }
     }
     #[inline(always)]
     unsafe fn minimum<S: Simd>(scales: *const u8, block: usize, index: usize) -> S::F {

@@ -6,7 +6,6 @@
 #![allow(clippy::needless_range_loop)] // Panels and tokens index several arrays of a tile at once.
 
 use super::simd::{LANES, Simd};
-use crate::quant::activations::Spike;
 use crate::quant::packed::{BLOCK, PANEL};
 
 /// Calls a tile for all of `panels` x `tokens`, a few of each at a time. Not a function that takes a closure: a closure is
@@ -79,18 +78,10 @@ pub struct MatmulArgs {
     pub blocks: usize,
     /// Tokens.
     pub tokens: usize,
-    /// Activations of token 0: i8 codes, f32 or bf16, `32 * blocks` of them.
+    /// Activations of token 0: records of codes ([`crate::quant::activations::Record`]), f32 or bf16.
     pub inputs: *const u8,
     /// Bytes from one token's activations to the next.
     pub input_stride: usize,
-    /// Scales of the activations `[token][block]`; unused by float types.
-    pub scales: *const f32,
-    /// -128 * sum of the codes `[token][block][BIASES]`.
-    pub biases: *const i32,
-    /// Scale * sum of the codes `[token][block][SUMS]`.
-    pub sums: *const f32,
-    /// The group of inputs that stands apart, `[token][super-block]`.
-    pub spikes: *const Spike,
     /// Output of token 0, first row.
     pub output: *mut f32,
     /// Values from one token's output to the next.

@@ -8,6 +8,7 @@ pub mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod code_tile;
 mod codes;
 mod decode;
 pub mod limits;
@@ -15,6 +16,7 @@ mod limits_loops;
 mod math;
 mod matmul;
 mod norm;
+mod quantize;
 mod scalar;
 pub mod simd;
 mod table;
@@ -24,7 +26,7 @@ pub use table::{Isa, Kernels};
 
 use crate::base::matrix::MatrixMut;
 use crate::format::dtype::DataType;
-use crate::quant::activations::{Activations, BIASES, Form, Part, SUMS, super_blocks};
+use crate::quant::activations::{Activations, Form};
 use crate::quant::packed::{BLOCK, PANEL, PackedMatrix};
 use activation::Activation;
 use attention::AttentionArgs;
@@ -120,11 +122,7 @@ impl Kernels {
             blocks: x.blocks,
             tokens: x.tokens,
             inputs: x.data.as_ptr(),
-            input_stride: x.blocks * BLOCK * x.form.value_bytes(),
-            scales: x.scales.as_ptr(),
-            biases: x.biases.as_ptr(),
-            sums: x.sums.as_ptr(),
-            spikes: x.spikes.as_ptr(),
+            input_stride: x.data.len() / x.tokens.max(1),
             output: output.start(),
             output_stride: output.stride(),
             row_bias: row_bias.map_or(std::ptr::null(), <[f32]>::as_ptr),
@@ -135,42 +133,24 @@ impl Kernels {
         unsafe { kernel(&args) }
     }
 
-    /// Puts one row of activations into row `row` of `part`, in the form `form`.
-    pub fn activate(&self, form: Form, x: &[f32], part: &mut Part<'_>, row: usize) {
-        let blocks = x.len().div_ceil(BLOCK);
-        let data = part.0.row(row);
-        assert!(data.len() == blocks * BLOCK * form.value_bytes());
-        assert!(data.as_ptr().addr().is_multiple_of(form.value_bytes()));
+    /// Puts one row of activations into `row`, in the form `form`.
+    pub fn activate(&self, form: Form, x: &[f32], row: &mut [u8]) {
+        assert!(form.row_bytes(x.len().div_ceil(BLOCK)) == Some(row.len()));
         match form {
-            Form::Codes => {
-                let (scales, biases, sums) = (part.1.row(row), part.2.row(row), part.3.row(row));
-                let spikes = part.4.row(row);
-                assert!(
-                    scales.len() == blocks && biases.len() == BIASES * blocks && sums.len() == SUMS * blocks
-                );
-                assert!(spikes.len() == super_blocks(blocks));
-                // SAFETY: the lengths were checked; the table was chosen for this CPU.
-                unsafe {
-                    (self.quantize_row)(
-                        x.as_ptr(),
-                        x.len(),
-                        data.as_mut_ptr().cast(),
-                        scales.as_mut_ptr(),
-                        biases.as_mut_ptr(),
-                        sums.as_mut_ptr(),
-                        spikes.as_mut_ptr(),
-                    );
-                }
-            }
+            // SAFETY: the length was checked, and bytes need no alignment; the table was chosen for this CPU.
+            Form::Codes => unsafe { (self.quantize_row)(x.as_ptr(), x.len(), row.as_mut_ptr()) },
             Form::F32 => {
-                let (values, padding) = data.split_at_mut(4 * x.len());
+                let (values, padding) = row.split_at_mut(4 * x.len());
                 for (to, value) in values.chunks_exact_mut(4).zip(x) {
                     to.copy_from_slice(&value.to_ne_bytes());
                 }
                 padding.fill(0);
             }
-            // SAFETY: length and alignment were checked; the table was chosen for this CPU.
-            Form::Bf16 => unsafe { (self.bf16_row)(x.as_ptr(), x.len(), data.as_mut_ptr().cast()) },
+            Form::Bf16 => {
+                assert!(row.as_ptr().addr().is_multiple_of(2));
+                // SAFETY: length and alignment were checked; the table was chosen for this CPU.
+                unsafe { (self.bf16_row)(x.as_ptr(), x.len(), row.as_mut_ptr().cast()) }
+            }
         }
     }
 

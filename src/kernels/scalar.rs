@@ -217,12 +217,12 @@ impl Simd for Scalar {
         a.map(|lane| (lane as u32 >> count) as i32)
     }
     #[inline(always)]
-    unsafe fn group_max(a: I) -> I {
-        std::array::from_fn(|i| {
-            a[i / 4 * 4..i / 4 * 4 + 4]
-                .iter()
-                .fold(i32::MIN, |x, &y| x.max(y))
-        })
+    unsafe fn int_even(a: I, b: I) -> I {
+        std::array::from_fn(|i| if i < 8 { a[2 * i] } else { b[2 * i - 16] })
+    }
+    #[inline(always)]
+    unsafe fn int_odd(a: I, b: I) -> I {
+        std::array::from_fn(|i| if i < 8 { a[2 * i + 1] } else { b[2 * i - 15] })
     }
     #[inline(always)]
     unsafe fn shift_right_signed<const N: i32>(a: I) -> I {

@@ -77,8 +77,10 @@ pub trait Simd: Copy + 'static {
     unsafe fn shift_right<const N: i32>(a: Self::I) -> Self::I;
     /// Logical, per 32-bit lane, by a number that is not a constant; below 32.
     unsafe fn shift_right_by(a: Self::I, count: u32) -> Self::I;
-    /// In each lane, the largest of the four lanes of its group (0 to 3, 4 to 7, ...).
-    unsafe fn group_max(a: Self::I) -> Self::I;
+    /// The even lanes of `a`, then those of `b`.
+    unsafe fn int_even(a: Self::I, b: Self::I) -> Self::I;
+    /// The odd lanes of `a`, then those of `b`.
+    unsafe fn int_odd(a: Self::I, b: Self::I) -> Self::I;
     /// Arithmetic, per 32-bit lane.
     unsafe fn shift_right_signed<const N: i32>(a: Self::I) -> Self::I;
     /// Per lane: `sum + (w0 - c) x0 + (w1 - c) x1 + (w2 - c) x2 + (w3 - c) x3`, `w` unsigned and `x` signed bytes above
@@ -161,17 +163,14 @@ pub trait Simd: Copy + 'static {
     #[inline(always)]
     unsafe fn int_reduce_max(value: Self::I) -> i32 {
         let mut lanes = [0i32; LANES];
-        // SAFETY: the array holds 16 values.
-        unsafe { Self::int_store(lanes.as_mut_ptr().cast(), value) };
-        lanes.iter().fold(i32::MIN, |a, &b| a.max(b))
-    }
-
-    /// Wrapping sum of the lanes.
-    #[inline(always)]
-    unsafe fn int_reduce_add(value: Self::I) -> i32 {
-        let mut lanes = [0i32; LANES];
-        // SAFETY: the array holds 16 values.
-        unsafe { Self::int_store(lanes.as_mut_ptr().cast(), value) };
-        lanes.iter().fold(0, |a, &b| a.wrapping_add(b))
+        // SAFETY: register operations; the array holds 16 values.
+        unsafe {
+            let a = Self::int_max(Self::int_even(value, value), Self::int_odd(value, value));
+            let a = Self::int_max(Self::int_even(a, a), Self::int_odd(a, a));
+            let a = Self::int_max(Self::int_even(a, a), Self::int_odd(a, a));
+            let a = Self::int_max(Self::int_even(a, a), Self::int_odd(a, a));
+            Self::int_store(lanes.as_mut_ptr().cast(), a);
+        }
+        lanes[0]
     }
 }

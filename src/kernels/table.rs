@@ -5,7 +5,6 @@ use super::matmul::MatmulFn;
 use super::vector::VectorKernels;
 use crate::base::error::{Error, Result};
 use crate::format::dtype::DataType;
-use crate::quant::activations::Spike;
 
 /// An instruction set that has a table, the slowest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,8 +65,8 @@ impl Isa {
     }
 }
 
-/// A quantization kernel: see [`super::math::quantize_row`].
-pub(super) type QuantizeFn = unsafe fn(*const f32, usize, *mut i8, *mut f32, *mut i32, *mut f32, *mut Spike);
+/// A quantization kernel: see [`super::quantize::quantize_row`].
+pub(super) type QuantizeFn = unsafe fn(*const f32, usize, *mut u8);
 
 /// The matmul kernels of the types that are stored as codes.
 pub(super) type CodeKernels = [(DataType, MatmulFn); 25];
@@ -171,7 +170,7 @@ macro_rules! kernel_table {
         pub(super) static $name: $crate::kernels::table::Kernels = {
             use $crate::kernels::attention::{self, AttentionArgs};
             use $crate::kernels::matmul::{self, F16Rows, F32Rows, MatmulArgs};
-            use $crate::kernels::{activation, math, norm, simd::Simd};
+            use $crate::kernels::{activation, math, norm, quantize, simd::Simd};
             type S = $simd;
             macro_rules! shell {
                 ($shell:ident($arguments:ident: $kind:ty) = $body:expr) => {
@@ -197,10 +196,8 @@ macro_rules! kernel_table {
                 unsafe { attention::store_value::<S>(value, length, to, half) }
             }
             $(#[$features])?
-            unsafe fn quantize_row(x: *const f32, length: usize, codes: *mut i8, scales: *mut f32, biases: *mut i32, sums: *mut f32,
-                spikes: *mut $crate::quant::activations::Spike,
-            ) {
-                unsafe { math::quantize_row::<S>(x, length, codes, scales, biases, sums, spikes) }
+            unsafe fn quantize_row(x: *const f32, length: usize, to: *mut u8) {
+                unsafe { quantize::quantize_row::<S>(x, length, to) }
             }
             $(#[$features])?
             unsafe fn bf16_row(x: *const f32, length: usize, to: *mut u16) {
@@ -295,7 +292,7 @@ macro_rules! code_table {
                 };
                 ($group:ident: $shell:ident = $weights:ty) => {
                     $(#[$features])?
-                    unsafe fn $shell(group: &Group) {
+                    unsafe fn $shell(group: &Group<'_>) {
                         unsafe { codes::group::<S, $weights>(group) }
                     }
                     const fn $group() -> GroupFn<$weights> {

@@ -397,8 +397,8 @@ fn read_options(model: &Model, options: &EmbedderOptions) -> Result<EncoderLimit
     let tokens = context.max(PASS_TOKENS);
     let forms = |linears: &[&Linear]| {
         let parts = linears.iter().flat_map(|linear| linear.parts());
-        let bytes = parts.map(|part| Form::of(part.layout().dtype).value_bytes());
-        bytes.max().unwrap_or(4)
+        let forms = parts.map(|part| Form::of(part.layout().dtype));
+        forms.max().unwrap_or(Form::F32)
     };
     let dense: Vec<&Linear> = model.dense().iter().map(|layer| &layer.linear).collect();
     Ok(EncoderLimits {
@@ -407,9 +407,9 @@ fn read_options(model: &Model, options: &EmbedderOptions) -> Result<EncoderLimit
         panels: super::encoder::panels(tokens),
         documents: PASS_DOCUMENTS,
         threads: model.runtime().threads(),
-        input_bytes: forms(&encoder.linears()),
+        form: forms(&encoder.linears()),
         dense: dense.iter().map(|layer| layer.rows()).max().unwrap_or(0),
-        dense_bytes: forms(&dense),
+        dense_form: forms(&dense),
     })
 }
 

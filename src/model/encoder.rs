@@ -192,12 +192,12 @@ pub struct EncoderLimits {
     pub documents: usize,
     /// Threads of the runtime.
     pub threads: usize,
-    /// Bytes of one activation in the form that needs the most.
-    pub input_bytes: usize,
+    /// The form of activations that needs the most memory.
+    pub form: Form,
     /// Widest of the dense layers behind the encoder; 0 for none.
     pub dense: usize,
-    /// As `input_bytes`, of the dense layers.
-    pub dense_bytes: usize,
+    /// As `form`, of the dense layers.
+    pub dense_form: Form,
 }
 
 /// Panels that passes of `tokens` tokens have room for: full ones, and some that short documents leave unfilled.
@@ -265,16 +265,16 @@ pub fn carve<'a>(
             keys: carver.take(&[slots[0], slots[1], slots[2], 4, config.head_dim])?,
             values: carver.take(&[slots[0], slots[1], slots[2], 4, value_dim(config.head_dim)])?,
         },
-        activations: carver.activations(limits.tokens, widest, limits.input_bytes)?,
-        hidden: carver.activations(limits.tokens, config.feed_forward, limits.input_bytes)?,
+        activations: carver.activations(limits.tokens, widest, limits.form)?,
+        hidden: carver.activations(limits.tokens, config.feed_forward, limits.form)?,
         scratch: carver.take(&[limits.threads, scratch.next_multiple_of(LANES)])?,
         pooled: [
             carver.take(&[limits.documents, pooled])?,
             carver.take(&[limits.documents, limits.dense])?,
         ],
         dense_inputs: match limits.dense {
-            0 => carver.activations(0, 0, limits.dense_bytes)?,
-            _ => carver.activations(limits.documents, pooled, limits.dense_bytes)?,
+            0 => carver.activations(0, 0, limits.dense_form)?,
+            _ => carver.activations(limits.documents, pooled, limits.dense_form)?,
         },
         recorder: Recorder::default(),
     })

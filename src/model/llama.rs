@@ -148,8 +148,8 @@ impl Llama {
         self.rope_factors.as_deref()
     }
 
-    /// Bytes of one activation in the form that needs the most.
-    pub fn input_bytes(&self) -> usize {
+    /// The form of activations that needs the most memory.
+    pub fn widest_form(&self) -> Form {
         let blocks = self.blocks.iter().flat_map(|block| {
             let parts = [&block.qkv, &block.output, &block.down]
                 .into_iter()
@@ -157,9 +157,9 @@ impl Llama {
             parts.chain([&block.gate, &block.up])
         });
         let all = blocks.chain(self.head().parts());
-        all.map(|matrix| Form::of(matrix.layout().dtype).value_bytes())
+        all.map(|matrix| Form::of(matrix.layout().dtype))
             .max()
-            .unwrap_or(4)
+            .unwrap_or(Form::F32)
     }
 
     /// The output head: the embedding where the file has no other.

@@ -8,7 +8,7 @@ use crate::kernels::attention::{MAX_ROWS, scratch_length, value_dim};
 use crate::kernels::simd::LANES;
 use crate::ops::linear::GATED_SCRATCH;
 use crate::ops::profile::Recorder;
-use crate::quant::activations::{ActivationMemory, BIASES, SUMS, super_blocks};
+use crate::quant::activations::{ActivationMemory, Form};
 use crate::quant::packed::BLOCK;
 
 /// How large a session is.
@@ -120,15 +120,12 @@ impl<'a> Carver<'a> {
         &mut self,
         tokens: usize,
         columns: usize,
-        value_bytes: usize,
+        widest: Form,
     ) -> Result<ActivationMemory<'a>> {
-        let blocks = columns.div_ceil(BLOCK);
+        // Too many are refused by `take`.
+        let row = widest.row_bytes(columns.div_ceil(BLOCK)).unwrap_or(usize::MAX);
         Ok(ActivationMemory {
-            data: self.take(&[tokens, blocks, BLOCK * value_bytes])?,
-            scales: self.take(&[tokens, blocks])?,
-            biases: self.take(&[tokens, blocks, BIASES])?,
-            sums: self.take(&[tokens, blocks, SUMS])?,
-            spikes: self.take(&[tokens, super_blocks(blocks)])?,
+            data: self.take(&[tokens, row])?,
         })
     }
 }
@@ -149,12 +146,12 @@ impl Limits {
     }
 }
 
-/// Carves the buffers of a decoder. `input_bytes` is the size of one activation in the form that needs most.
+/// Carves the buffers of a decoder. `form` is the form of activations that needs the most memory.
 pub fn carve<'a>(
     carver: &mut Carver<'a>,
     config: &Config,
     limits: &Limits,
-    input_bytes: usize,
+    form: Form,
 ) -> Result<Buffers<'a>> {
     let Limits { tokens, .. } = *limits;
     let padded = limits.context.next_multiple_of(LANES);
@@ -175,8 +172,8 @@ pub fn carve<'a>(
         qkv: carver.take(&[tokens, queries + 2 * config.kv_heads * config.head_dim])?,
         attended: carver.take(&[tokens, queries])?,
         // The output head takes every row twice.
-        activations: carver.activations(tokens.max(2 * limits.rows.min(tokens)), widest, input_bytes)?,
-        hidden: carver.activations(tokens, config.feed_forward, input_bytes)?,
+        activations: carver.activations(tokens.max(2 * limits.rows.min(tokens)), widest, form)?,
+        hidden: carver.activations(tokens, config.feed_forward, form)?,
         scratch: carver.take(&[limits.threads, scratch.next_multiple_of(LANES)])?,
         logits: carver.take(&[limits.rows, 2, config.vocabulary])?,
         recorder: Recorder::default(),

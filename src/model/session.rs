@@ -11,6 +11,7 @@ use crate::format::dtype::DataType;
 use crate::kernels::CACHE_TYPES;
 use crate::ops::attention::{Span, Tile, cut_tiles};
 use crate::ops::profile::{Profile, Profiler};
+use crate::quant::activations::Form;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -109,13 +110,13 @@ impl Session {
     /// The bytes that a session needs, computed before anything is allocated.
     pub fn bytes(model: &Model, options: &SessionOptions) -> Result<SessionMemory> {
         let limits = read_options(model.decoder()?.config(), options, model.runtime().threads())?;
-        measure(model.llama().config(), &limits, model.llama().input_bytes())
+        measure(model.llama().config(), &limits, model.llama().widest_form())
     }
 
     /// Like [`Session::bytes`], for a model that is not loaded: an upper bound.
     pub fn bytes_for(numbers: &Numbers, options: &SessionOptions, threads: usize) -> Result<SessionMemory> {
         match numbers {
-            Numbers::Decoder(config) => measure(config, &read_options(config, options, threads)?, 4),
+            Numbers::Decoder(config) => measure(config, &read_options(config, options, threads)?, Form::F32),
             Numbers::Encoder(_) => Err(Error::unsupported(
                 "the model is an encoder: it has no sequences, but gives embeddings",
             )),
@@ -173,7 +174,7 @@ impl Session {
             &mut Carver::cutting(self.arena.bytes_mut()),
             llama.config(),
             &self.limits,
-            llama.input_bytes(),
+            llama.widest_form(),
         )
     }
 
@@ -285,7 +286,7 @@ impl Session {
     fn pass(&mut self, logits: usize, cancel: Option<&Cancel>) -> Result<()> {
         let llama = self.model.llama();
         let arena = &mut Carver::cutting(self.arena.bytes_mut());
-        let mut buffers = carve(arena, llama.config(), &self.limits, llama.input_bytes())?;
+        let mut buffers = carve(arena, llama.config(), &self.limits, llama.widest_form())?;
         buffers.recorder = self.profiler.recorder();
         let batch = Batch {
             tokens: &self.lists.tokens,
@@ -514,9 +515,9 @@ fn read_options(config: &Config, options: &SessionOptions, threads: usize) -> Re
     })
 }
 
-fn measure(config: &Config, limits: &Limits, input_bytes: usize) -> Result<SessionMemory> {
+fn measure(config: &Config, limits: &Limits, form: Form) -> Result<SessionMemory> {
     let mut carver = Carver::counting();
-    carve(&mut carver, config, limits, input_bytes)?;
+    carve(&mut carver, config, limits, form)?;
     let slabs = config.layers * config.kv_heads * limits.sequences;
     let kv = (slabs * (limits.key_bytes(config) + limits.value_bytes(config))) as u64;
     let total = carver.used() as u64;

@@ -230,15 +230,15 @@ impl Input<'_> {
             x.by_tokens(per_chunk),
             scratch,
             |chunk, mut part, scratch| {
-                for index in 0..part.0.rows() {
+                for index in 0..part.rows() {
                     let row = self.row(chunk * per_chunk + index);
                     match self.norm {
                         Some((weight, epsilon)) => {
                             let normed = &mut scratch[..self.columns];
                             runtime.kernels().rms_norm(row, weight, epsilon, normed);
-                            runtime.kernels().activate(form, normed, &mut part, index);
+                            runtime.kernels().activate(form, normed, part.row(index));
                         }
-                        None => runtime.kernels().activate(form, row, &mut part, index),
+                        None => runtime.kernels().activate(form, row, part.row(index)),
                     }
                 }
             },
@@ -270,12 +270,12 @@ impl Input<'_> {
                     Some((weight, epsilon)) => kernels.rms_norm(self.row(index), weight, epsilon, values),
                     None => values.copy_from_slice(self.row(index)),
                 }
-                kernels.activate(Form::Codes, values, &mut part, 0);
-                restore(&mut part, 0, rest);
+                kernels.activate(Form::Codes, values, part.row(0));
+                restore(part.row(0), rest);
                 rest.iter_mut()
                     .zip(values)
                     .for_each(|(rest, value)| *rest = *value - *rest);
-                kernels.activate(Form::Codes, rest, &mut part, 1);
+                kernels.activate(Form::Codes, rest, part.row(1));
             },
         );
         x
@@ -343,7 +343,7 @@ impl Hidden<'_> {
                             Some(_) => kernels.gate(self.activation, row, up),
                             None => kernels.activation(self.activation, row),
                         }
-                        kernels.activate(form, row, &mut part, token + index);
+                        kernels.activate(form, row, part.row(token + index));
                     }
                 }
             },

@@ -4,9 +4,9 @@ use super::linear::{Input, Linear};
 use super::runtime::Runtime;
 use crate::base::error::{Error, Result};
 use crate::base::matrix::{MatrixMut, Pieces};
-use crate::base::memory::{self, ALIGNMENT, Buffer};
+use crate::base::memory::Buffer;
 use crate::format::dtype::DataType;
-use crate::quant::activations::{ActivationMemory, Form, Spike};
+use crate::quant::activations::{ActivationMemory, Form};
 use crate::quant::packed::{BLOCK, Layout, PANEL, PackedMatrix, pack_panel};
 use std::sync::{Mutex, PoisonError};
 
@@ -104,14 +104,15 @@ impl Matrix {
                 output.columns()
             )));
         }
-        let carving = Carving::of(Form::of(self.dtype), tokens, columns)?;
+        let bytes = Form::of(self.dtype)
+            .row_bytes(columns.div_ceil(BLOCK))
+            .and_then(|row| row.checked_mul(tokens))
+            .ok_or_else(|| Error::invalid(format!("{tokens} rows of {columns} values are too many")))?;
         let held = || self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = held()
-            .take()
-            .filter(|buffer| buffer.bytes().len() >= carving.total);
+        let kept = held().take().filter(|buffer| buffer.bytes().len() >= bytes);
         let mut buffer = match kept {
             Some(buffer) => buffer,
-            None => runtime.allocator().buffer(carving.total)?,
+            None => runtime.allocator().buffer(bytes)?,
         };
         let input = Input {
             values: x,
@@ -121,59 +122,12 @@ impl Matrix {
             rows: None,
             norm: None,
         };
-        let mut memory = carving.carve(&mut buffer)?;
+        let mut memory = ActivationMemory {
+            data: buffer.bytes_mut(),
+        };
         self.linear
             .apply(runtime, &input, &mut memory, &mut [], output, false);
         *held() = Some(buffer);
         Ok(())
-    }
-}
-
-/// Where the parts of the activations stand in the scratch memory.
-struct Carving {
-    data: usize,
-    /// Bytes of the scales, the biases, the sums and the spikes.
-    cells: [usize; 4],
-    total: usize,
-}
-
-impl Carving {
-    fn of(form: Form, tokens: usize, columns: usize) -> Result<Carving> {
-        let carving = || {
-            let blocks = columns.div_ceil(BLOCK);
-            let data = tokens
-                .checked_mul(blocks)?
-                .checked_mul(BLOCK * form.value_bytes())?;
-            let data = data.checked_next_multiple_of(ALIGNMENT)?;
-            let (scales, biases, sums) = form.cells(tokens, blocks)?;
-            let spikes = form.spikes(tokens, blocks)?.checked_mul(size_of::<Spike>() / 4)?;
-            let mut cells = [scales, biases, sums, spikes];
-            let mut total = data;
-            for cells in &mut cells {
-                *cells = cells.checked_mul(4)?.checked_next_multiple_of(ALIGNMENT)?;
-                total = total.checked_add(*cells)?;
-            }
-            Some(Carving { data, cells, total })
-        };
-        carving().ok_or_else(|| Error::invalid(format!("{tokens} rows of {columns} values are too many")))
-    }
-
-    fn carve<'b>(&self, buffer: &'b mut Buffer) -> Result<ActivationMemory<'b>> {
-        let small = || Error::no_memory("scratch memory is too small for the activations");
-        let (data, rest) = buffer
-            .bytes_mut()
-            .split_at_mut_checked(self.data)
-            .ok_or_else(small)?;
-        let (scales, rest) = rest.split_at_mut_checked(self.cells[0]).ok_or_else(small)?;
-        let (biases, rest) = rest.split_at_mut_checked(self.cells[1]).ok_or_else(small)?;
-        let (sums, rest) = rest.split_at_mut_checked(self.cells[2]).ok_or_else(small)?;
-        let (spikes, _) = rest.split_at_mut_checked(self.cells[3]).ok_or_else(small)?;
-        Ok(ActivationMemory {
-            data,
-            scales: memory::cast_mut(scales).ok_or_else(small)?,
-            biases: memory::cast_mut(biases).ok_or_else(small)?,
-            sums: memory::cast_mut(sums).ok_or_else(small)?,
-            spikes: memory::cast_mut(spikes).ok_or_else(small)?,
-        })
     }
 }

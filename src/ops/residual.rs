@@ -63,7 +63,7 @@ impl Residual<'_> {
                 for (index, row) in rows.chunks_exact_mut(columns).enumerate() {
                     let aside = &mut scratch[..columns];
                     let result = self.settle(runtime.kernels(), chunk * per_chunk + index, row, aside);
-                    runtime.kernels().activate(form, result, &mut part, index);
+                    runtime.kernels().activate(form, result, part.row(index));
                 }
             });
         y

@@ -4,25 +4,21 @@ use super::packed::BLOCK;
 use crate::base::matrix::{ByColumns, ByRows, MatrixMut};
 use crate::format::dtype::DataType;
 
-/// Inputs that are quantized together: eight blocks.
+/// Inputs that are quantized together: eight blocks and their spike.
 pub const SUPER_BLOCK: usize = 256;
 
-/// The group of four inputs that stands out most in its super-block, with codes and a scale of its own, so that the rest
-/// of its block gets a finer scale: (block of the super-block * 8 + group, four i8 codes, scale as bits of f32, -128 * sum of the codes).
-///
-/// A few inputs of a language model are far larger than their neighbours (Dettmers et al. 2022). One group for
-/// every 256 inputs takes 44 % off the error of SmolLM2's logits, for one multiplication in 64 more.
-pub type Spike = [u32; 4];
+/// Blocks of a super-block.
+const BLOCKS: usize = SUPER_BLOCK / BLOCK;
 
-/// How activations are stored for a type of weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How activations are stored for a type of weights; the one that needs most memory comes last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Form {
-    /// i8 codes with a scale per block of 32.
+    /// bf16.
+    Bf16,
+    /// i8 codes with a scale per block of 32: a [`Record`] for each block, one for the spike behind each super-block.
     Codes,
     /// f32.
     F32,
-    /// bf16.
-    Bf16,
 }
 
 impl Form {
@@ -35,51 +31,114 @@ impl Form {
         }
     }
 
-    /// Bytes of one value.
-    pub fn value_bytes(self) -> usize {
+    /// Bytes of a row of `blocks` blocks; `None` on overflow.
+    pub fn row_bytes(self, blocks: usize) -> Option<usize> {
         match self {
-            Form::Codes => 1,
+            Form::Codes => blocks
+                .checked_add(super_blocks(blocks))?
+                .checked_mul(Record::BYTES),
+            Form::F32 => blocks.checked_mul(4 * BLOCK),
+            Form::Bf16 => blocks.checked_mul(2 * BLOCK),
+        }
+    }
+
+    /// What the address of a row must be a multiple of.
+    fn alignment(self) -> usize {
+        match self {
+            Form::Codes | Form::F32 => 4,
             Form::Bf16 => 2,
-            Form::F32 => 4,
         }
     }
+}
 
-    /// How many scales, biases and sums `tokens` rows of `blocks` blocks have; `None` on overflow.
-    pub fn cells(self, tokens: usize, blocks: usize) -> Option<(usize, usize, usize)> {
-        let cells = match self {
-            Form::Codes => tokens.checked_mul(blocks)?,
-            Form::F32 | Form::Bf16 => 0,
+/// The mantissas that a scale may have.
+pub const MANTISSAS: [f32; 4] = [1.0, 1.25, 1.5, 1.75];
+
+/// One block of 32 quantized inputs, as it stands in memory: one cache line.
+///
+/// The inputs are `codes * scale`, and the scale is `mantissa * 2^e` with one of four mantissas. Both factors are made
+/// so that they cost the matmul nothing (`kernels/codes.rs`): `2^e` is in `magic`, the mantissas are multiplied
+/// with the weights' scales beforehand.
+///
+/// A *spike* is stored the same way: the group of four inputs that stands out most in its super-block has codes and a
+/// scale of its own, so that the rest of its block gets a finer scale; its codes in the block are zero. A few inputs of a
+/// language model are far larger than their neighbours (Dettmers et al. 2022); see `docs/activations.md`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Record {
+    /// The codes, above -128; of a spike only the first four.
+    pub codes: [i8; BLOCK],
+    /// Where the sum of products of codes starts: the bits of `magic` less 128 times the sum of the codes. Of all inputs, of
+    /// the first 16, and of the last 16; of a spike only the first.
+    pub starts: [i32; 3],
+    /// `1.5 * 2^(23 + e)`: a float whose bits count in steps of `2^e`; NaN when an input is not finite or too large.
+    pub magic: f32,
+    /// Sum of the inputs as they are quantized, with the spike: of all 32, and of the first 16. Zero of a spike.
+    pub sums: [f32; 2],
+    /// One of [`MANTISSAS`].
+    pub mantissa: f32,
+    /// Which mantissa: 0, 64, 128 or 192, the bytes from one vector of scales to another.
+    pub step: u32,
+    /// Of a spike: 8 times its block in the super-block, plus its group of four in the block. Stands where a block
+    /// has its fifth to eighth code.
+    pub place: u32,
+}
+
+impl Record {
+    /// Bytes of a record.
+    pub const BYTES: usize = 64;
+    /// Where [`Record::place`] of a spike stands.
+    pub const PLACE: usize = 4;
+    /// Where [`Record::starts`] stand.
+    pub const STARTS: usize = 32;
+    /// Where [`Record::magic`] stands.
+    pub const MAGIC: usize = 44;
+    /// Where [`Record::sums`] stand.
+    pub const SUMS: usize = 48;
+    /// Where [`Record::mantissa`] stands.
+    pub const MANTISSA: usize = 56;
+    /// Where [`Record::step`] stands.
+    pub const STEP: usize = 60;
+
+    /// Reads [`Record::BYTES`] bytes; zeros where there are fewer.
+    pub fn read(bytes: &[u8]) -> Record {
+        let mut whole = [0u8; Record::BYTES];
+        whole.iter_mut().zip(bytes).for_each(|(to, &byte)| *to = byte);
+        let word = |at: usize| {
+            let mut word = [0; 4];
+            word.copy_from_slice(&whole[at..at + 4]);
+            u32::from_ne_bytes(word)
         };
-        Some((cells, cells.checked_mul(BIASES)?, cells.checked_mul(SUMS)?))
-    }
-}
-
-impl Form {
-    /// How many spikes `tokens` rows of `blocks` blocks have; `None` on overflow.
-    pub fn spikes(self, tokens: usize, blocks: usize) -> Option<usize> {
-        match self {
-            Form::Codes => tokens.checked_mul(super_blocks(blocks)),
-            Form::F32 | Form::Bf16 => Some(0),
+        let float = |at| f32::from_bits(word(at));
+        let mut codes = [0; BLOCK];
+        codes
+            .iter_mut()
+            .zip(whole)
+            .for_each(|(code, byte)| *code = byte as i8);
+        Record {
+            codes,
+            starts: [0, 4, 8].map(|at| word(Record::STARTS + at) as i32),
+            magic: float(Record::MAGIC),
+            sums: [0, 4].map(|at| float(Record::SUMS + at)),
+            mantissa: float(Record::MANTISSA),
+            step: word(Record::STEP),
+            place: word(Record::PLACE),
         }
     }
+
+    /// The factor of the codes.
+    pub fn scale(&self) -> f32 {
+        // Powers of two but for the mantissa: exact.
+        self.magic / 1.5 / (1u32 << 23) as f32 * self.mantissa
+    }
 }
-
-/// Biases of a block: those of all its inputs, of the first 16 and of the others.
-pub const BIASES: usize = 3;
-
-/// Sums of a block: those of all its inputs and of the first 16.
-pub const SUMS: usize = 2;
 
 /// Memory for activations, filled by `Kernels::activate`.
 pub struct ActivationsMut<'a> {
     form: Form,
     tokens: usize,
     blocks: usize,
+    row_bytes: usize,
     data: &'a mut [u8],
-    scales: &'a mut [f32],
-    biases: &'a mut [i32],
-    sums: &'a mut [f32],
-    spikes: &'a mut [Spike],
 }
 
 /// Activations that are ready.
@@ -91,113 +150,47 @@ pub struct Activations<'a> {
     pub tokens: usize,
     /// Blocks of 32 inputs; the last may be padded with zeros.
     pub blocks: usize,
-    /// `[token][32 * blocks]` values.
+    /// One row for each token, [`Form::row_bytes`] each.
     pub data: &'a [u8],
-    /// `[token][block]`: scale of the codes.
-    pub scales: &'a [f32],
-    /// `[token][block][BIASES]`: -128 * sum of the codes.
-    pub biases: &'a [i32],
-    /// `[token][block][SUMS]`: scale * sum of the codes.
-    pub sums: &'a [f32],
-    /// `[token][super-block]`: the group of inputs that stands apart from its block.
-    pub spikes: &'a [Spike],
 }
 
 impl<'a> Activations<'a> {
     /// `count` tokens from `first` on.
     pub fn slice(&self, first: usize, count: usize) -> Activations<'a> {
-        let row = self.blocks * BLOCK * self.form.value_bytes();
-        let cells = self.scales.len().checked_div(self.tokens).unwrap_or(0);
-        let spikes = self.spikes.len().checked_div(self.tokens).unwrap_or(0);
+        let row = self.data.len().checked_div(self.tokens).unwrap_or(0);
         Activations {
             form: self.form,
             tokens: count,
             blocks: self.blocks,
             data: &self.data[first * row..][..count * row],
-            scales: &self.scales[first * cells..][..count * cells],
-            biases: &self.biases[BIASES * first * cells..][..BIASES * count * cells],
-            sums: &self.sums[SUMS * first * cells..][..SUMS * count * cells],
-            spikes: &self.spikes[first * spikes..][..count * spikes],
         }
     }
 
-    /// Whether the slices hold what form and shape say, at an address where the values may stand.
+    /// Whether the slice holds what form and shape say, at an address where the values may stand.
     pub fn is_whole(&self) -> bool {
-        let cells = self.tokens * self.blocks;
-        let records = if self.form == Form::Codes { cells } else { 0 };
-        self.data.len() >= cells * BLOCK * self.form.value_bytes()
-            && self.data.as_ptr().addr().is_multiple_of(self.form.value_bytes())
-            && self.scales.len() >= records
-            && self.biases.len() >= BIASES * records
-            && self.sums.len() >= SUMS * records
-            && self.spikes.len()
-                >= if records > 0 {
-                    self.tokens * super_blocks(self.blocks)
-                } else {
-                    0
-                }
+        let bytes = self.form.row_bytes(self.blocks);
+        bytes.and_then(|row| row.checked_mul(self.tokens)) == Some(self.data.len())
+            && self.data.as_ptr().addr().is_multiple_of(self.form.alignment())
     }
 }
 
-/// A column of blocks of all tokens, or all blocks of some tokens: what one chunk fills.
-pub type Part<'a> = (
-    MatrixMut<'a, u8>,
-    MatrixMut<'a, f32>,
-    MatrixMut<'a, i32>,
-    MatrixMut<'a, f32>,
-    MatrixMut<'a, Spike>,
-);
-
-/// Parts of all blocks of some tokens.
-pub type PartsByRows<'a> = (
-    ByRows<'a, u8>,
-    ByRows<'a, f32>,
-    ByRows<'a, i32>,
-    ByRows<'a, f32>,
-    ByRows<'a, Spike>,
-);
-
-/// Parts of some blocks of all tokens.
-pub type PartsByColumns<'a> = (
-    ByColumns<'a, u8>,
-    ByColumns<'a, f32>,
-    ByColumns<'a, i32>,
-    ByColumns<'a, f32>,
-    ByColumns<'a, Spike>,
-);
-
 /// Memory for the activations of an arena, before it is given a form and a shape.
 pub struct ActivationMemory<'a> {
-    /// At least `tokens * 32 * blocks * value_bytes` bytes, aligned to 64.
+    /// Aligned to 64.
     pub data: &'a mut [u8],
-    /// At least what [`Form::cells`] says, as the others.
-    pub scales: &'a mut [f32],
-    /// [`BIASES`] for each scale.
-    pub biases: &'a mut [i32],
-    /// [`SUMS`] for each scale.
-    pub sums: &'a mut [f32],
-    /// One for each super-block.
-    pub spikes: &'a mut [Spike],
 }
 
 impl ActivationMemory<'_> {
     /// The memory as `tokens` rows of `columns` inputs; `None` when it is too small.
     pub fn shape(&mut self, form: Form, tokens: usize, columns: usize) -> Option<ActivationsMut<'_>> {
         let blocks = columns.div_ceil(BLOCK);
-        let bytes = tokens
-            .checked_mul(blocks)?
-            .checked_mul(BLOCK * form.value_bytes())?;
-        let (scales, biases, sums) = form.cells(tokens, blocks)?;
-        let spikes = form.spikes(tokens, blocks)?;
+        let row_bytes = form.row_bytes(blocks)?;
         Some(ActivationsMut {
             form,
             tokens,
             blocks,
-            data: self.data.get_mut(..bytes)?,
-            scales: self.scales.get_mut(..scales)?,
-            biases: self.biases.get_mut(..biases)?,
-            sums: self.sums.get_mut(..sums)?,
-            spikes: self.spikes.get_mut(..spikes)?,
+            row_bytes,
+            data: self.data.get_mut(..tokens.checked_mul(row_bytes)?)?,
         })
     }
 }
@@ -208,47 +201,27 @@ impl ActivationsMut<'_> {
         self.form
     }
 
-    /// All of them, as one part.
-    pub fn whole(&mut self) -> Part<'_> {
-        let (tokens, blocks, bytes) = (
-            self.tokens,
-            self.blocks,
-            self.blocks * BLOCK * self.form.value_bytes(),
-        );
-        let cells = if self.form == Form::Codes { blocks } else { 0 };
-        (
-            matrix(self.data, tokens, bytes),
-            matrix(self.scales, tokens, cells),
-            matrix(self.biases, tokens, BIASES * cells),
-            matrix(self.sums, tokens, SUMS * cells),
-            matrix(self.spikes, tokens, super_blocks(cells)),
-        )
+    /// All of them, as one part: a row of bytes for each token.
+    pub fn whole(&mut self) -> MatrixMut<'_, u8> {
+        match MatrixMut::new(self.data, self.tokens, self.row_bytes, self.row_bytes) {
+            Some(matrix) => matrix,
+            None => unreachable!("the slice was cut to whole rows"),
+        }
     }
 
     /// Divided so that chunk `i` fills all blocks of `count` tokens.
-    pub fn by_tokens(&mut self, count: usize) -> PartsByRows<'_> {
-        let (data, scales, biases, sums, spikes) = self.whole();
-        (
-            data.by_rows(count),
-            scales.by_rows(count),
-            biases.by_rows(count),
-            sums.by_rows(count),
-            spikes.by_rows(count),
-        )
+    pub fn by_tokens(&mut self, count: usize) -> ByRows<'_, u8> {
+        self.whole().by_rows(count)
     }
 
     /// Divided so that chunk `i` fills super-block `i` of all tokens.
-    pub fn by_super_blocks(&mut self) -> PartsByColumns<'_> {
-        let blocks = SUPER_BLOCK / BLOCK;
-        let width = SUPER_BLOCK * self.form.value_bytes();
-        let (data, scales, biases, sums, spikes) = self.whole();
-        (
-            data.by_columns(width),
-            scales.by_columns(blocks),
-            biases.by_columns(BIASES * blocks),
-            sums.by_columns(SUMS * blocks),
-            spikes.by_columns(1),
-        )
+    pub fn by_super_blocks(&mut self) -> ByColumns<'_, u8> {
+        let width = match self.form {
+            Form::Codes => (BLOCKS + 1) * Record::BYTES,
+            Form::F32 => SUPER_BLOCK * 4,
+            Form::Bf16 => SUPER_BLOCK * 2,
+        };
+        self.whole().by_columns(width)
     }
 
     /// The finished activations.
@@ -261,43 +234,31 @@ impl ActivationsMut<'_> {
             tokens,
             blocks,
             data: self.data,
-            scales: self.scales,
-            biases: self.biases,
-            sums: self.sums,
-            spikes: self.spikes,
         }
-    }
-}
-
-/// A dense matrix over a slice that [`ActivationMemory::shape`] made long enough.
-fn matrix<T>(values: &mut [T], rows: usize, columns: usize) -> MatrixMut<'_, T> {
-    match MatrixMut::new(values, rows, columns, columns) {
-        Some(matrix) => matrix,
-        None => unreachable!("the slice was cut to rows x columns"),
     }
 }
 
 /// Super-blocks that `blocks` blocks make, the last of which may be short.
 pub fn super_blocks(blocks: usize) -> usize {
-    blocks.div_ceil(SUPER_BLOCK / BLOCK)
+    blocks.div_ceil(BLOCKS)
 }
 
-/// The values that row `row` of a part stands for, when its form is [`Form::Codes`].
-pub fn restore(part: &mut Part<'_>, row: usize, values: &mut [f32]) {
-    let (codes, scales) = (part.0.row(row), part.1.row(row));
-    for (block, &scale) in values
-        .chunks_mut(BLOCK)
-        .zip(codes.chunks_exact(BLOCK))
-        .zip(scales.iter())
-    {
-        for (value, &code) in block.0.iter_mut().zip(block.1) {
-            *value = f32::from(code as i8) * scale;
+/// The values that a row of [`Form::Codes`] stands for.
+pub fn restore(row: &[u8], values: &mut [f32]) {
+    let records = row.chunks((BLOCKS + 1) * Record::BYTES);
+    for (values, records) in values.chunks_mut(SUPER_BLOCK).zip(records) {
+        let (blocks, spike) = records.split_at(records.len().saturating_sub(Record::BYTES));
+        for (values, record) in values.chunks_mut(BLOCK).zip(blocks.chunks(Record::BYTES)) {
+            let record = Record::read(record);
+            let scale = record.scale();
+            for (value, &code) in values.iter_mut().zip(&record.codes) {
+                *value = f32::from(code) * scale;
+            }
         }
-    }
-    for (values, &[place, codes, scale, _]) in values.chunks_mut(SUPER_BLOCK).zip(part.4.row(row).iter()) {
-        let group = values.iter_mut().skip(4 * place as usize);
-        for (value, code) in group.zip(codes.to_le_bytes()) {
-            *value += f32::from(code as i8) * f32::from_bits(scale);
+        let spike = Record::read(spike);
+        let group = values.iter_mut().skip(4 * spike.place as usize).take(4);
+        for (value, &code) in group.zip(&spike.codes) {
+            *value += f32::from(code) * spike.scale();
         }
     }
 }

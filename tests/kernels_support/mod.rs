@@ -7,9 +7,7 @@ use mantle::base::matrix::MatrixMut;
 use mantle::base::memory::{Allocator, HostAllocator, Plain};
 use mantle::format::dtype::DataType;
 use mantle::kernels::Kernels;
-use mantle::quant::activations::{
-    ActivationMemory, Activations, ActivationsMut, BIASES, Form, SUMS, SUPER_BLOCK, Spike, super_blocks,
-};
+use mantle::quant::activations::{ActivationMemory, Activations, ActivationsMut, Form, Record, SUPER_BLOCK};
 use mantle::quant::packed::{BLOCK, Layout, PANEL, PackedMatrix, pack_panel};
 use mantle::quant::scalar::dequantize_row;
 use std::ffi::c_void;
@@ -224,33 +222,24 @@ pub struct Prepared {
     tokens: usize,
     columns: usize,
     data: Guarded<u8>,
-    scales: Guarded<f32>,
-    biases: Guarded<i32>,
-    sums: Guarded<f32>,
-    spikes: Guarded<Spike>,
 }
 
 impl Prepared {
     /// `x` is tokens x columns; every row is activated from memory that ends at a forbidden page.
     pub fn new(kernels: &Kernels, form: Form, x: &[f32], tokens: usize, columns: usize) -> Prepared {
         let blocks = columns.div_ceil(BLOCK);
-        let cells = if form == Form::Codes { tokens * blocks } else { 0 };
         let mut prepared = Prepared {
             form,
             tokens,
             columns,
-            data: Guarded::new(tokens * blocks * BLOCK * form.value_bytes()),
-            scales: Guarded::new(cells),
-            biases: Guarded::new(BIASES * cells),
-            sums: Guarded::new(SUMS * cells),
-            spikes: Guarded::new(form.spikes(tokens, blocks).unwrap()),
+            data: Guarded::new(tokens * form.row_bytes(blocks).unwrap()),
         };
         // What was there before must not matter.
         prepared.data.fill(0xa5);
         prepared.refill(|activations| {
             for (token, row) in x.chunks_exact(columns).enumerate() {
                 let row = Guarded::of(row);
-                kernels.activate(form, &row, &mut activations.whole(), token);
+                kernels.activate(form, &row, activations.whole().row(token));
             }
         });
         prepared
@@ -258,13 +247,7 @@ impl Prepared {
 
     /// Hands out the memory to be filled anew.
     pub fn refill(&mut self, fill: impl FnOnce(&mut ActivationsMut<'_>)) {
-        let mut memory = ActivationMemory {
-            data: &mut self.data,
-            scales: &mut self.scales,
-            biases: &mut self.biases,
-            sums: &mut self.sums,
-            spikes: &mut self.spikes,
-        };
+        let mut memory = ActivationMemory { data: &mut self.data };
         fill(&mut memory.shape(self.form, self.tokens, self.columns).unwrap());
     }
 
@@ -274,45 +257,67 @@ impl Prepared {
             tokens: self.tokens,
             blocks: self.columns.div_ceil(BLOCK),
             data: &self.data,
-            scales: &self.scales,
-            biases: &self.biases,
-            sums: &self.sums,
-            spikes: &self.spikes,
         }
+    }
+
+    /// The records of one token's super-blocks: those of its blocks, and that of its spike.
+    pub fn records(&self, token: usize) -> Vec<(Vec<Record>, Record)> {
+        let row = self.data.len() / self.tokens;
+        let row = &self.data[token * row..][..row];
+        let super_block = (SUPER_BLOCK / BLOCK + 1) * Record::BYTES;
+        let records = row
+            .chunks(super_block)
+            .map(|records| records.chunks(Record::BYTES).map(Record::read).collect());
+        records
+            .map(|mut records: Vec<Record>| {
+                let spike = records.pop().unwrap();
+                (records, spike)
+            })
+            .collect()
     }
 
     /// The values that the kernels multiply with, tokens x columns.
     pub fn values(&self) -> Vec<f64> {
-        let width = self.columns.next_multiple_of(BLOCK);
-        let value = |i: usize| match self.form {
-            Form::Codes => f64::from(self.data[i] as i8) * f64::from(self.scales[i / BLOCK]),
-            Form::F32 => f64::from(f32::from_le_bytes(
-                self.data[4 * i..4 * i + 4].try_into().unwrap(),
-            )),
-            Form::Bf16 => {
-                let bits = u16::from_le_bytes([self.data[2 * i], self.data[2 * i + 1]]);
-                f64::from(mantle::quant::convert::bf16_to_f32(bits))
-            }
+        (0..self.tokens).flat_map(|token| self.values_of(token)).collect()
+    }
+
+    fn values_of(&self, token: usize) -> Vec<f64> {
+        let row = self.data.len() / self.tokens;
+        let row = &self.data[token * row..][..row];
+        let mut values: Vec<f64> = match self.form {
+            Form::Codes => self
+                .records(token)
+                .iter()
+                .flat_map(|(blocks, spike)| super_block_values(blocks, spike))
+                .collect(),
+            Form::F32 => row
+                .chunks_exact(4)
+                .map(|bytes| f64::from(f32::from_le_bytes(bytes.try_into().unwrap())))
+                .collect(),
+            Form::Bf16 => row
+                .chunks_exact(2)
+                .map(|bytes| u16::from_le_bytes(bytes.try_into().unwrap()))
+                .map(|bits| f64::from(mantle::quant::convert::bf16_to_f32(bits)))
+                .collect(),
         };
-        let mut values: Vec<f64> = (0..self.tokens)
-            .flat_map(|token| (0..self.columns).map(move |i| token * width + i))
-            .map(value)
-            .collect();
-        let supers = super_blocks(self.columns.div_ceil(BLOCK));
-        for (index, &[place, codes, scale, _]) in self.spikes.iter().enumerate() {
-            let (token, first) = (index / supers, index % supers * SUPER_BLOCK + place as usize * 4);
-            for (i, code) in codes
-                .to_le_bytes()
-                .into_iter()
-                .enumerate()
-                .filter(|(i, _)| first + i < self.columns)
-            {
-                values[token * self.columns + first + i] +=
-                    f64::from(code as i8) * f64::from(f32::from_bits(scale));
-            }
-        }
+        values.truncate(self.columns);
         values
     }
+}
+
+fn super_block_values(blocks: &[Record], spike: &Record) -> Vec<f64> {
+    let value = |record: &Record, code: i8| f64::from(code) * f64::from(record.scale());
+    let mut values: Vec<f64> = blocks
+        .iter()
+        .flat_map(|block| block.codes.map(|code| value(block, code)))
+        .collect();
+    for (value_of, &code) in values[4 * spike.place as usize..][..4]
+        .iter_mut()
+        .zip(&spike.codes)
+    {
+        *value_of += value(spike, code);
+    }
+    values
 }
 
 /// A pattern that no kernel computes; around the outputs it shows that nothing else is written.

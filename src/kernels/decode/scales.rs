@@ -2,6 +2,7 @@
 
 use super::Scales;
 use crate::kernels::simd::Simd;
+use crate::quant::activations::MANTISSAS;
 use crate::quant::packed::PANEL;
 
 /// A scale of f16 for every `GROUP` blocks.
@@ -10,7 +11,7 @@ pub struct Half<const GROUP: usize>;
 impl<const GROUP: usize> Scales for Half<GROUP> {
     const HALVES: usize = 1;
     const MINIMA: usize = 0;
-    const MANY_FROM: usize = usize::MAX;
+    const MANY_FROM: usize = 24;
     type Unpacked = Floats<1, 0>;
     #[inline(always)]
     unsafe fn scale<S: Simd>(scales: *const u8, block: usize, _: usize) -> S::F {
@@ -24,7 +25,7 @@ pub struct HalfAndMinimum;
 impl Scales for HalfAndMinimum {
     const HALVES: usize = 1;
     const MINIMA: usize = 1;
-    const MANY_FROM: usize = usize::MAX;
+    const MANY_FROM: usize = 24;
     type Unpacked = Floats<1, 1>;
     #[inline(always)]
     unsafe fn scale<S: Simd>(scales: *const u8, block: usize, _: usize) -> S::F {
@@ -86,33 +87,34 @@ impl Scales for SuperAndMinimum {
     }
 }
 
-/// Scales and minima that were decoded to f32: `[block][scales, minima][16]`.
+/// Scales and minima that were decoded to f32: `[block][scales times four mantissas, minima][16]`.
 pub struct Floats<const HALVES: usize, const MINIMA: usize>;
+
+impl<const HALVES: usize, const MINIMA: usize> Floats<HALVES, MINIMA> {
+    /// Vectors of a block.
+    const VECTORS: usize = MANTISSAS.len() * HALVES + MINIMA;
+}
+
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl<const HALVES: usize, const MINIMA: usize> Scales for Floats<HALVES, MINIMA> {
     const HALVES: usize = HALVES;
     const MINIMA: usize = MINIMA;
     const MANY_FROM: usize = usize::MAX;
+    const STEPPED: bool = true;
     type Unpacked = Floats<HALVES, MINIMA>;
     #[inline(always)]
     unsafe fn scale<S: Simd>(scales: *const u8, block: usize, half: usize) -> S::F {
-        unsafe {
-            S::load(
-                scales
-                    .cast::<f32>()
-                    .add((block * (HALVES + MINIMA) + half) * PANEL),
-            )
-        }
+        unsafe { Self::stepped::<S>(scales, block, half, 0) }
+    }
+    #[inline(always)]
+    unsafe fn stepped<S: Simd>(scales: *const u8, block: usize, half: usize, step: usize) -> S::F {
+        let vector = block * Self::VECTORS + half * MANTISSAS.len();
+        unsafe { S::load(scales.add(vector * 4 * PANEL + step).cast()) }
     }
     #[inline(always)]
     unsafe fn minimum<S: Simd>(scales: *const u8, block: usize, index: usize) -> S::F {
-        unsafe {
-            S::load(
-                scales
-                    .cast::<f32>()
-                    .add((block * (HALVES + MINIMA) + HALVES + index) * PANEL),
-            )
-        }
+        let vector = block * Self::VECTORS + HALVES * MANTISSAS.len() + index;
+        unsafe { S::load(scales.add(vector * 4 * PANEL).cast()) }
     }
 }
 
