@@ -316,7 +316,9 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
             let [c4, c5, c6, c7] = parts!(fours, ODD, EVEN, 0 1 2 3);
             let [c8, c9, c10, c11] = parts!(fours, EVEN, ODD, 0 1 2 3);
             let [c12, c13, c14, c15] = parts!(fours, ODD, ODD, 0 1 2 3);
-            [c0, c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, c13, c14, c15]
+            [
+                c0, c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, c13, c14, c15,
+            ]
         }
     }
     #[inline(always)]

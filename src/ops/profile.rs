@@ -133,7 +133,7 @@ impl Work {
         let (mut work, mut inputs) = (Work::default(), 0);
         for matrix in matrices {
             let form = Form::of(matrix.layout().dtype);
-            inputs = tokens * matrix.columns() * form.value_bytes();
+            inputs = tokens * form.row_bytes(matrix.blocks()).unwrap_or(0);
             work.operations += (2 * tokens * matrix.rows() * matrix.columns()) as u64;
             work.bytes += (matrix.bytes().len() + tokens * matrix.rows() * output_bytes) as u64;
         }
