@@ -89,6 +89,7 @@ fn attention(criterion: &mut Criterion) {
                         causal: true,
                         window: 0,
                         scale: 0.125,
+                        cap: 0.0,
                         keys: &keys,
                         key_type: dtype,
                         values: &values,

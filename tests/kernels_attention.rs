@@ -23,6 +23,7 @@ struct Case {
     key_count: usize,
     causal: bool,
     window: usize,
+    cap: f32,
     key_type: DataType,
     value_type: DataType,
 }
@@ -44,6 +45,7 @@ impl Case {
             key_count,
             causal: !random.chance(3),
             window: [0, 0, 1, 2, 7, 100, 256, 300][random.within(0..=7)],
+            cap: [0.0, 0.0, 3.0, 30.0][random.within(0..=3)],
             key_type: CACHE_TYPES[random.within(0..=1)],
             value_type: CACHE_TYPES[random.within(0..=1)],
         }
@@ -83,6 +85,7 @@ struct Numbers {
     keys: Vec<f32>,
     values: Vec<f32>,
     scale: f32,
+    cap: f32,
 }
 
 impl Numbers {
@@ -104,6 +107,7 @@ impl Numbers {
             keys: numbers(),
             values: numbers(),
             scale: 1.0 / (case.head_dim as f32).sqrt(),
+            cap: case.cap,
         }
     }
 
@@ -152,6 +156,7 @@ fn attend(kernels: &Kernels, case: &Case, numbers: &Numbers, count: usize) -> Ve
             causal: case.causal,
             window: case.window,
             scale: numbers.scale,
+            cap: numbers.cap,
             keys: &keys,
             key_type: case.key_type,
             values: &values,
@@ -186,7 +191,11 @@ fn reference(case: &Case, numbers: &Numbers, token: usize, head: usize) -> (Vec<
             .zip(&numbers.keys[key * dim..])
             .map(|(&q, &k)| f64::from(q) * f64::from(rounded(k, case.key_type)) * f64::from(numbers.scale));
         magnitude = magnitude.max(products.clone().map(f64::abs).sum());
-        scores.push(products.sum::<f64>());
+        let score = products.sum::<f64>();
+        scores.push(match f64::from(case.cap) {
+            0.0 => score,
+            cap => cap * (score / cap).tanh(),
+        });
     }
     let largest = scores.iter().fold(f64::NEG_INFINITY, |a, &b| a.max(b));
     let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
@@ -201,7 +210,7 @@ fn reference(case: &Case, numbers: &Numbers, token: usize, head: usize) -> (Vec<
     }
     // A score is a sum of head_dim products; e^x turns its error, and that of the exponential, into a relative one.
     let unit = 2f64.powi(-24);
-    let exponential = magnitude * (dim + 6) as f64 * unit + 3e-7;
+    let exponential = magnitude * (dim + 6) as f64 * unit + 3e-7 * f64::from(1.0 + case.cap);
     (
         output,
         largest_value * 2.0 * (exponential + (seen.len().min(256) + 8) as f64 * unit),

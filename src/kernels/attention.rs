@@ -51,6 +51,8 @@ pub struct AttentionArgs {
     pub window: usize,
     /// Multiplies the scores.
     pub scale: f32,
+    /// Scores s become cap * tanh(s / cap); 0 for no cap.
+    pub cap: f32,
     /// Panels of this head's keys.
     pub keys: *const u8,
     /// Rows of this head's values, [`value_dim`] values each.
@@ -224,6 +226,9 @@ unsafe fn weigh<S: Simd>(args: &AttentionArgs, scratch: &Scratch, from: usize, c
                     *state.add(3) = 0.0;
                     continue;
                 }
+                if args.cap > 0.0 {
+                    cap_scores::<S>(scores, count.next_multiple_of(LANES), args.cap);
+                }
                 let (largest, sum) =
                     math::softmax_part::<S>(scores, first, valid, count.next_multiple_of(LANES));
                 let before = *state;
@@ -234,6 +239,20 @@ unsafe fn weigh<S: Simd>(args: &AttentionArgs, scratch: &Scratch, from: usize, c
                 *state.add(2) = old;
                 *state.add(3) = new;
             }
+        }
+    }
+}
+
+/// Scores s become cap * tanh(s / cap), by tanh(x) = 1 - 2 / (e^(2x) + 1): its absolute error is below 2e-7.
+#[inline(always)]
+unsafe fn cap_scores<S: Simd>(scores: *mut f32, length: usize, cap: f32) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let one = S::splat(1.0);
+        for i in (0..length).step_by(LANES) {
+            let twice = S::mul(S::load(scores.add(i)), S::splat(2.0 / cap));
+            let rest = S::div(S::splat(2.0), S::add(math::exp::<S>(twice), one));
+            S::store(scores.add(i), S::mul(S::sub(one, rest), S::splat(cap)));
         }
     }
 }

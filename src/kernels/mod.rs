@@ -57,6 +57,8 @@ pub struct AttentionInput<'a> {
     pub window: usize,
     /// Factor of the scores.
     pub scale: f32,
+    /// Scores s become cap * tanh(s / cap); 0 for no cap.
+    pub cap: f32,
     /// Key panels `[panel][dim][16]` of type `key_type`.
     pub keys: &'a [u8],
     /// F32 or F16.
@@ -186,6 +188,7 @@ impl Kernels {
             causal: input.causal,
             window: input.window,
             scale: input.scale,
+            cap: input.cap,
             keys: input.keys.as_ptr(),
             values: input.values.as_ptr(),
             output: output.start(),

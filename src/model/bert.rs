@@ -1,10 +1,11 @@
 //! BERT (Devlin et al. 2018: MiniLM, BGE, E5, GTE) and nomic-bert (Nussbaum et al. 2024), which has rotary positions
 //! and a gated feed-forward network.
 
-use super::config::{Rope, positive};
+use super::config::positive;
 use super::encoder::{
     Encoder, EncoderBuffers, EncoderConfig, check_cancel, fill_rows, matrix, one_form, single,
 };
+use super::rope::{Rope, read_rope};
 use super::table::RowTable;
 use super::weights::{Loader, RowOrder};
 use crate::base::cancel::Cancel;
@@ -66,7 +67,7 @@ impl Bert {
             )));
         }
         if architecture == "nomic-bert" {
-            config.ropes = vec![super::config::read_rope(metadata, architecture, config.head_dim)?];
+            config.ropes = vec![read_rope(metadata, architecture, config.head_dim)?.plain()?];
             // The file's own base; llama.cpp's default for all models would be wrong here without notice.
             let key = "nomic-bert.rope.freq_base";
             config.ropes[0] = Rope {

@@ -1,7 +1,9 @@
 //! The numbers of an architecture, read from the file and checked against each other.
 
+use super::rope::{Rope, Scaling, read_rope, sliding_layers};
 use crate::base::error::{Error, Result};
 use crate::format::metadata::Metadata;
+use crate::ops::attention::Heads;
 
 /// Numbers of a decoder of the llama family.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,19 +26,51 @@ pub struct Config {
     pub context: usize,
     /// Added to the mean square in RMS norms.
     pub epsilon: f32,
-    /// Rotary embedding.
-    pub rope: Rope,
+    /// Rotary embeddings: of layers that see everything, and of those that see a window only, where there are such.
+    pub ropes: Vec<Rope>,
+    /// What the architecture does differently.
+    pub family: Family,
+    /// Which layers see a window only; one per layer.
+    pub sliding: Vec<bool>,
+    /// Their window: a token sees the keys less than this behind it, its own included. 0 without such layers.
+    pub window: usize,
+    /// Factor of the scores of attention.
+    pub score_scale: f32,
+    /// Scores s become cap * tanh(s / cap); 0 for no cap.
+    pub score_cap: f32,
+    /// The same for logits.
+    pub logit_cap: f32,
 }
 
-/// Rotary position embedding: angle(position, i) = position / scale * base^(-2 i / dims).
-#[derive(Clone, Debug, PartialEq)]
-pub struct Rope {
-    /// Values of a head that are rotated.
-    pub dims: usize,
-    /// Base of the frequencies.
-    pub base: f32,
-    /// Positions are divided by this (linear scaling; 1 for none).
-    pub scale: f32,
+/// What the architectures of the llama family do differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// llama, mistral.
+    Llama,
+    /// Biases of queries, keys and values.
+    Qwen2,
+    /// Queries and keys are normalized per head.
+    Qwen3,
+    /// As Qwen3; norms behind both halves of a block, too, GELU instead of SiLU, scaled embeddings.
+    Gemma3,
+}
+
+impl Family {
+    /// The family of an architecture that is a decoder.
+    pub fn of(architecture: &str) -> Option<Family> {
+        match architecture {
+            "llama" | "mistral" => Some(Family::Llama),
+            "qwen2" => Some(Family::Qwen2),
+            "qwen3" => Some(Family::Qwen3),
+            "gemma3" => Some(Family::Gemma3),
+            _ => None,
+        }
+    }
+
+    /// Whether queries and keys are normalized per head.
+    pub fn normalizes_heads(self) -> bool {
+        matches!(self, Family::Qwen3 | Family::Gemma3)
+    }
 }
 
 /// Above these, a file is broken or hostile; real models stay far below. They keep every later size computation small.
@@ -72,8 +106,16 @@ impl Config {
                 "keys of {head_dim} and values of {value_dim} per head; expected the same number, above 0"
             )));
         }
+        let family = Family::of(architecture)
+            .ok_or_else(|| Error::unsupported(format!("{architecture} is not of the llama family")))?;
+        let layers = number("block_count", MOST_LAYERS)?;
+        let (sliding, window) = read_window(metadata, architecture, family, layers)?;
+        let cap = |name: &str| match metadata.get(&key(name)) {
+            Some(_) => positive(&key(name), metadata, None),
+            None => Ok(0.0),
+        };
         let config = Config {
-            layers: number("block_count", MOST_LAYERS)?,
+            layers,
             embedding,
             heads,
             kv_heads,
@@ -82,7 +124,20 @@ impl Config {
             vocabulary,
             context: number("context_length", u32::MAX as usize)?,
             epsilon: positive(&key("attention.layer_norm_rms_epsilon"), metadata, None)?,
-            rope: read_rope(metadata, architecture, head_dim)?,
+            ropes: read_ropes(metadata, architecture, family, head_dim)?,
+            family,
+            sliding,
+            window,
+            score_scale: match metadata.get(&key("attention.scale")) {
+                Some(_) => positive(&key("attention.scale"), metadata, None)?,
+                // Gemma 3 27B, known by its 62 layers: files do not say it (llama.cpp's rule, too).
+                None if family == Family::Gemma3 && layers == 62 => {
+                    1.0 / (embedding as f32 / heads as f32).sqrt()
+                }
+                None => 1.0 / (head_dim as f32).sqrt(),
+            },
+            score_cap: cap("attn_logit_softcapping")?,
+            logit_cap: cap("final_logit_softcapping")?,
         };
         for (name, width) in [
             ("heads x head size", config.heads * config.head_dim),
@@ -93,38 +148,65 @@ impl Config {
         Ok(config)
     }
 
+    /// How queries, keys and values stand.
+    pub fn heads(&self) -> Heads {
+        Heads {
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+        }
+    }
+
+    /// Which of [`Config::ropes`] a layer uses.
+    pub fn rope_of(&self, layer: usize) -> usize {
+        usize::from(self.sliding[layer]).min(self.ropes.len() - 1)
+    }
+
+    /// The window of a layer; 0 for none.
+    pub fn window_of(&self, layer: usize) -> usize {
+        if self.sliding[layer] { self.window } else { 0 }
+    }
+
     /// Query heads that share a key head.
     pub fn group(&self) -> usize {
         self.heads / self.kv_heads
     }
 }
 
-pub(super) fn read_rope(metadata: &Metadata, architecture: &str, head_dim: usize) -> Result<Rope> {
-    let key = |name: &str| format!("{architecture}.rope.{name}");
-    let dims = metadata
-        .u32(&key("dimension_count"))?
-        .map_or(head_dim, |dims| dims as usize);
-    if dims == 0 || dims % 2 != 0 || dims > head_dim {
-        return Err(Error::format(format!(
-            "metadata key {}: found {dims}, expected an even number up to the head size {head_dim}",
-            key("dimension_count")
-        )));
-    }
-    let scale = match metadata.str(&key("scaling.type"))? {
-        None | Some("none") => 1.0,
-        Some("linear") => positive(&key("scaling.factor"), metadata, None)?,
-        Some(other) => {
-            return Err(Error::unsupported(format!(
-                "metadata key {}: rope scaling \"{other}\" is not supported; none and linear are",
-                key("scaling.type")
-            )));
-        }
+/// Which layers see a window only, and how wide it is.
+fn read_window(
+    metadata: &Metadata,
+    architecture: &str,
+    family: Family,
+    layers: usize,
+) -> Result<(Vec<bool>, usize)> {
+    let key = format!("{architecture}.attention.sliding_window");
+    let window = metadata.u32(&key)?.unwrap_or(0) as usize;
+    // Files of Qwen carry windows that their models do not use.
+    let sliding = match (family, architecture) {
+        _ if window == 0 => vec![false; layers],
+        (Family::Gemma3, _) => sliding_layers(metadata, architecture, layers, Some(6))?,
+        (_, "mistral") => vec![true; layers],
+        _ => sliding_layers(metadata, architecture, layers, None)?,
     };
-    Ok(Rope {
-        dims,
-        base: positive(&key("freq_base"), metadata, Some(10_000.0))?,
-        scale,
-    })
+    let window = if sliding.contains(&true) { window } else { 0 };
+    Ok((sliding, window))
+}
+
+fn read_ropes(metadata: &Metadata, architecture: &str, family: Family, head_dim: usize) -> Result<Vec<Rope>> {
+    let global = read_rope(metadata, architecture, head_dim)?;
+    if family != Family::Gemma3 {
+        return Ok(vec![global]);
+    }
+    // Scaling stretches the positions of the global layers only.
+    let key = format!("{architecture}.rope.freq_base_swa");
+    let local = Rope {
+        base: positive(&key, metadata, Some(10_000.0))?,
+        scale: 1.0,
+        scaling: Scaling::None,
+        ..global.clone()
+    };
+    Ok(vec![global, local])
 }
 
 pub(super) fn bounded(name: &str, value: usize, most: usize) -> Result<usize> {

@@ -1,7 +1,8 @@
 //! What all encoders share: their numbers, their buffers, and the trait that an architecture fills in.
 
-use super::config::{MOST_LAYERS, MOST_WIDTH, Rope, bounded, positive};
+use super::config::{MOST_LAYERS, MOST_WIDTH, bounded, positive};
 use super::plan::Carver;
+use super::rope::Rope;
 use crate::base::cancel::Cancel;
 use crate::base::error::{Error, Result, Status};
 use crate::base::matrix::{MatrixMut, Pieces};

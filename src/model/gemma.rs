@@ -1,14 +1,15 @@
 //! EmbeddingGemma (Vera et al. 2025): Gemma 3's block without the causal mask, then mean pooling.
 
-use super::config::{bounded, positive, read_rope};
+use super::config::positive;
 use super::encoder::{
     Encoder, EncoderBuffers, EncoderConfig, check_cancel, fill_rows, matrix, one_form, single,
 };
+use super::rope::{read_rope, sliding_layers};
 use super::table::RowTable;
 use super::weights::{Loader, RowOrder};
 use crate::base::cancel::Cancel;
 use crate::base::error::{Error, Result};
-use crate::format::metadata::{Array, Metadata, Value};
+use crate::format::metadata::Metadata;
 use crate::kernels::activation::Activation;
 use crate::ops::linear::{Hidden, Input, Linear};
 use crate::ops::profile::{Op, Work};
@@ -52,7 +53,7 @@ impl GemmaEmbedding {
             vocabulary,
             "attention.layer_norm_rms_epsilon",
         )?;
-        let global = read_rope(metadata, architecture, config.head_dim)?;
+        let global = read_rope(metadata, architecture, config.head_dim)?.plain()?;
         let mut local = global.clone();
         local.base = positive(
             &format!("{architecture}.rope.freq_base_swa"),
@@ -72,7 +73,7 @@ impl GemmaEmbedding {
         architecture: &str,
         loader: &mut Loader<'_, '_, '_>,
     ) -> Result<GemmaEmbedding> {
-        let sliding = sliding_layers(metadata, architecture, config.layers)?;
+        let sliding = sliding_layers(metadata, architecture, config.layers, Some(6))?;
         let key = format!("{architecture}.attention.sliding_window");
         let window = metadata.u32(&key)?.unwrap_or(512) as usize;
         let embedding = loader.table("token_embd.weight", config.vocabulary, config.embedding)?;
@@ -137,25 +138,6 @@ impl Block {
             post_feed_forward_norm: loader.vector(&name("post_ffw_norm"), width)?,
             window,
         })
-    }
-}
-
-/// Which layers see a window only: all but every sixth, unless the file says otherwise.
-fn sliding_layers(metadata: &Metadata, architecture: &str, layers: usize) -> Result<Vec<bool>> {
-    let key = format!("{architecture}.attention.sliding_window_pattern");
-    match metadata.get(&key) {
-        Some(Value::Array(Array::Bool(pattern))) if pattern.len() == layers => Ok(pattern.clone()),
-        Some(Value::Array(pattern)) => Err(Error::format(format!(
-            "metadata key {key}: found {} values of type {}, expected {layers} booleans",
-            pattern.len(),
-            pattern.type_name()
-        ))),
-        _ => {
-            let period = metadata
-                .u32(&key)?
-                .map_or(Ok(6), |period| bounded(&key, period as usize, u32::MAX as usize))?;
-            Ok((0..layers).map(|layer| layer % period < period - 1).collect())
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Model architectures and the plan that sizes and carves their buffers.
 pub mod bert;
 pub mod config;
+pub mod config_json;
 pub mod dense;
 pub mod embed;
 pub mod encoder;
@@ -11,6 +12,7 @@ pub mod model;
 pub mod names;
 pub mod plan;
 pub mod pooling;
+pub mod rope;
 pub mod session;
 pub mod table;
 pub mod weights;

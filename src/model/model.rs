@@ -1,7 +1,7 @@
 //! An opened model: its numbers, its metadata and its packed weights. Immutable; share it between threads.
 
 use super::bert::Bert;
-use super::config::{Config, bounded};
+use super::config::{Config, Family, bounded};
 use super::dense::{Dense, DenseModule, load_dense, load_modules};
 use super::encoder::{Encoder, EncoderConfig};
 use super::gemma::GemmaEmbedding;
@@ -148,7 +148,7 @@ impl Model {
             let mut info = file.info(&container, &numbers)?;
             info.packed_bytes = packed;
             // Without an own output head, the embedding is read as the head.
-            let tied = !is_encoder && container.tensor("output.weight").is_none();
+            let tied = !is_encoder && container.tensor(&file.names.of("output.weight")).is_none();
             let embedding = container
                 .tensor(&file.names.of(EMBEDDING))
                 .map_or(0, |tensor| tensor.bytes);
@@ -321,7 +321,7 @@ impl Model {
 const EMBEDDING: &str = "token_embd.weight";
 
 /// Architectures that are computed.
-const ARCHITECTURES: &str = "llama, gemma-embedding, bert, nomic-bert";
+const ARCHITECTURES: &str = "llama, mistral, qwen2, qwen3, gemma3, gemma-embedding, bert, nomic-bert";
 
 /// What a file says about itself, by the names of GGUF.
 struct File {
@@ -363,7 +363,9 @@ impl File {
             bounded("vocabulary", embedding.rows(), 1 << 28)
         };
         match architecture {
-            "llama" => Config::read(metadata, architecture, vocabulary()?).map(Numbers::Decoder),
+            _ if Family::of(architecture).is_some() => {
+                Config::read(metadata, architecture, vocabulary()?).map(Numbers::Decoder)
+            }
             "gemma-embedding" => {
                 GemmaEmbedding::config(metadata, architecture, vocabulary()?).map(Numbers::Encoder)
             }

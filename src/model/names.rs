@@ -1,11 +1,11 @@
-//! Models from Hugging Face folders: their configuration as GGUF keys, their tensors by GGUF names.
+//! How models from Hugging Face folders name their tensors.
 //!
 //! So that an architecture reads one set of names, whatever the file it comes from.
 
-use super::bert::ACTIVATION_KEY;
+use super::config_json::{self, Kind};
 use crate::base::error::{Error, Result, Within};
 use crate::format::container::{Container, Format};
-use crate::format::metadata::{Metadata, Value};
+use crate::format::metadata::Metadata;
 use std::borrow::Cow;
 
 /// How a file names its tensors.
@@ -15,10 +15,21 @@ pub enum Names {
     Gguf,
     /// As `transformers` names the tensors of a BERT, behind a prefix that may be empty.
     Bert(String),
+    /// As `transformers` names the tensors of a decoder.
+    Decoder {
+        /// In front of `layers.0`, such as `model.`.
+        prefix: String,
+        /// Norms stand behind both halves of a block, too, and their weights lack a 1 (Gemma 3).
+        is_gemma: bool,
+        /// The embedding serves as the output head, whatever the file has.
+        is_tied: bool,
+    },
 }
 
 /// GGUF name, name in `transformers`.
-const BERT: &[(&str, &str)] = &[
+type Table = [(&'static str, &'static str)];
+
+const BERT: &Table = &[
     ("token_embd", "embeddings.word_embeddings"),
     ("position_embd", "embeddings.position_embeddings"),
     ("token_types", "embeddings.token_type_embeddings"),
@@ -26,7 +37,7 @@ const BERT: &[(&str, &str)] = &[
 ];
 
 /// The same below `blk.N` and `encoder.layer.N`.
-const BERT_LAYER: &[(&str, &str)] = &[
+const BERT_LAYER: &Table = &[
     ("attn_q", "attention.self.query"),
     ("attn_k", "attention.self.key"),
     ("attn_v", "attention.self.value"),
@@ -37,112 +48,105 @@ const BERT_LAYER: &[(&str, &str)] = &[
     ("layer_output_norm", "output.LayerNorm"),
 ];
 
+const DECODER: &Table = &[("token_embd", "embed_tokens"), ("output_norm", "norm")];
+
+/// The same below `blk.N` and `layers.N`.
+const DECODER_LAYER: &Table = &[
+    ("attn_norm", "input_layernorm"),
+    ("attn_q", "self_attn.q_proj"),
+    ("attn_k", "self_attn.k_proj"),
+    ("attn_v", "self_attn.v_proj"),
+    ("attn_q_norm", "self_attn.q_norm"),
+    ("attn_k_norm", "self_attn.k_norm"),
+    ("attn_output", "self_attn.o_proj"),
+    ("ffn_gate", "mlp.gate_proj"),
+    ("ffn_up", "mlp.up_proj"),
+    ("ffn_down", "mlp.down_proj"),
+];
+
+/// Norms of a block, whose names mean something else with Gemma.
+const LLAMA_NORMS: &Table = &[("ffn_norm", "post_attention_layernorm")];
+const GEMMA_NORMS: &Table = &[
+    ("post_attention_norm", "post_attention_layernorm"),
+    ("ffn_norm", "pre_feedforward_layernorm"),
+    ("post_ffw_norm", "post_feedforward_layernorm"),
+];
+
+fn find(table: &Table, stem: &str) -> Option<&'static str> {
+    let found = table.iter().find(|(gguf, _)| *gguf == stem);
+    found.map(|(_, theirs)| *theirs)
+}
+
 impl Names {
     /// The file's name for the tensor that GGUF calls `name`.
     pub fn of<'n>(&self, name: &'n str) -> Cow<'n, str> {
-        let Names::Bert(prefix) = self else {
-            return Cow::Borrowed(name);
-        };
         let (stem, suffix) = name.rsplit_once('.').unwrap_or((name, ""));
-        let find = |table: &[(&str, &'static str)], stem: &str| {
-            table
-                .iter()
-                .find(|(gguf, _)| *gguf == stem)
-                .map(|(_, theirs)| *theirs)
-        };
         let layer = stem.strip_prefix("blk.").and_then(|rest| rest.split_once('.'));
-        let theirs = match layer {
-            Some((layer, part)) => {
-                find(BERT_LAYER, part).map(|theirs| format!("encoder.layer.{layer}.{theirs}"))
+        let theirs = match (self, layer) {
+            (Names::Gguf, _) => None,
+            (Names::Bert(prefix), Some((layer, part))) => {
+                find(BERT_LAYER, part).map(|theirs| format!("{prefix}encoder.layer.{layer}.{theirs}"))
             }
-            None => find(BERT, stem).map(str::to_owned),
+            (Names::Bert(prefix), None) => find(BERT, stem).map(|theirs| format!("{prefix}{theirs}")),
+            (Names::Decoder { prefix, is_gemma, .. }, Some((layer, part))) => {
+                let norms = if *is_gemma { GEMMA_NORMS } else { LLAMA_NORMS };
+                let theirs = find(DECODER_LAYER, part).or_else(|| find(norms, part));
+                theirs.map(|theirs| format!("{prefix}layers.{layer}.{theirs}"))
+            }
+            (Names::Decoder { is_tied: false, .. }, None) if stem == "output" => Some("lm_head".to_owned()),
+            (Names::Decoder { prefix, .. }, None) => {
+                find(DECODER, stem).map(|theirs| format!("{prefix}{theirs}"))
+            }
         };
-        // A name that a BERT does not have leads to no tensor, as it should.
+        // A name that an architecture does not have leads to no tensor, as it should.
         match theirs {
-            Some(theirs) => Cow::Owned(format!("{prefix}{theirs}.{suffix}")),
+            Some(theirs) => Cow::Owned(format!("{theirs}.{suffix}")),
             None => Cow::Borrowed(name),
+        }
+    }
+
+    /// What is added to the weights of norms: GGUF files hold Gemma's with the 1 that it adds to them.
+    pub fn norm_offset(&self) -> f32 {
+        match self {
+            Names::Decoder { is_gemma: true, .. } => 1.0,
+            _ => 0.0,
         }
     }
 }
 
 /// The names of the container's tensors, and its metadata with GGUF keys: `None` where it has them itself.
 pub fn describe(container: &Container<'_>) -> Result<(Names, Option<Metadata>)> {
-    match container.format() {
-        Format::Gguf => Ok((Names::Gguf, None)),
-        Format::Safetensors => {
-            let metadata = read_config(container).within(|| "config.json")?;
-            let prefix = ["", "bert."].into_iter().find(|prefix| {
-                let name = format!("{prefix}embeddings.word_embeddings.weight");
-                container.tensor(&name).is_some()
-            });
-            let prefix = prefix.ok_or_else(|| {
-                Error::format(
-                    "required tensor embeddings.word_embeddings.weight is missing, with and without the prefix bert.",
-                )
-            })?;
-            Ok((Names::Bert(prefix.to_owned()), Some(metadata)))
-        }
+    if container.format() == Format::Gguf {
+        return Ok((Names::Gguf, None));
     }
-}
-
-/// The keys of `config.json`, as GGUF keys.
-fn read_config(container: &Container<'_>) -> Result<Metadata> {
     let config = container.required_sidecar_json("config.json")?;
-    let field = |name: &str| config.get(name).filter(|value| !value.is_null());
-    let text = |name: &str| field(name).and_then(|value| value.as_str());
-    let model_type = text("model_type").unwrap_or("");
-    if model_type != "bert" {
-        return Err(Error::unsupported(format!(
-            "model_type is \"{model_type}\"; of the models in folders of safetensors, bert is supported"
-        )));
-    }
-    if text("position_embedding_type").is_some_and(|kind| kind != "absolute") {
-        return Err(Error::unsupported(
-            "position_embedding_type is not \"absolute\", the only one that is supported",
-        ));
-    }
-    let activation = match text("hidden_act") {
-        None | Some("gelu") => "gelu",
-        Some("gelu_new" | "gelu_fast" | "gelu_pytorch_tanh") => "gelu_tanh",
-        Some(other) => {
-            return Err(Error::unsupported(format!(
-                "hidden_act is \"{other}\"; gelu, gelu_new, gelu_fast and gelu_pytorch_tanh are supported"
-            )));
-        }
+    let (kind, metadata) = config_json::read(&config).within(|| "config.json")?;
+    let prefix_before = |prefixes: &[&str], tensor: &str| {
+        let found = prefixes
+            .iter()
+            .find(|prefix| container.tensor(&format!("{prefix}{tensor}")).is_some());
+        found.map(|prefix| (*prefix).to_owned()).ok_or_else(|| {
+            Error::format(format!(
+                "required tensor {tensor} is missing, also behind the prefixes {}",
+                prefixes[1..].join(", ")
+            ))
+        })
     };
-    let mut metadata = Metadata::default();
-    let mut insert = |key: &str, value: Value| {
-        metadata.insert(key.to_owned(), value);
+    let names = match kind {
+        Kind::Bert => Names::Bert(prefix_before(
+            &["", "bert."],
+            "embeddings.word_embeddings.weight",
+        )?),
+        Kind::Decoder { is_gemma, is_tied } => Names::Decoder {
+            prefix: prefix_before(
+                &["", "model.", "language_model.model.", "model.language_model."],
+                "embed_tokens.weight",
+            )?,
+            is_gemma,
+            is_tied,
+        },
     };
-    insert("general.architecture", Value::String("bert".to_owned()));
-    let name = text("_name_or_path").unwrap_or("");
-    insert("general.name", Value::String(name.to_owned()));
-    insert(ACTIVATION_KEY, Value::String(activation.to_owned()));
-    for (key, theirs) in [
-        ("bert.block_count", "num_hidden_layers"),
-        ("bert.embedding_length", "hidden_size"),
-        ("bert.attention.head_count", "num_attention_heads"),
-        ("bert.feed_forward_length", "intermediate_size"),
-        ("bert.context_length", "max_position_embeddings"),
-    ] {
-        let number = field(theirs).and_then(serde_json::Value::as_u64);
-        let number = number
-            .and_then(|number| u32::try_from(number).ok())
-            .filter(|&number| number > 0);
-        let number = number.ok_or_else(|| {
-            let found = field(theirs).map_or("nothing".to_owned(), ToString::to_string);
-            Error::format(format!("{theirs}: found {found}, expected a number above 0"))
-        })?;
-        insert(key, Value::U32(number));
-    }
-    let epsilon = match field("layer_norm_eps") {
-        None => 1e-12,
-        Some(value) => value
-            .as_f64()
-            .ok_or_else(|| Error::format(format!("layer_norm_eps: found {value}, expected a number")))?,
-    };
-    insert("bert.attention.layer_norm_epsilon", Value::F32(epsilon as f32));
-    Ok(metadata)
+    Ok((names, Some(metadata)))
 }
 
 #[cfg(test)]
@@ -162,5 +166,32 @@ mod tests {
         );
         assert_eq!(names.of("blk.0.attn_qkv.weight"), "blk.0.attn_qkv.weight");
         assert_eq!(Names::Gguf.of("blk.0.attn_q.bias"), "blk.0.attn_q.bias");
+    }
+
+    #[test]
+    fn a_decoder_is_read_by_its_own_names() {
+        let names = |is_gemma, is_tied| Names::Decoder {
+            prefix: "model.".to_owned(),
+            is_gemma,
+            is_tied,
+        };
+        let llama = names(false, false);
+        assert_eq!(llama.of("token_embd.weight"), "model.embed_tokens.weight");
+        assert_eq!(llama.of("output.weight"), "lm_head.weight");
+        assert_eq!(
+            llama.of("blk.3.attn_q.bias"),
+            "model.layers.3.self_attn.q_proj.bias"
+        );
+        assert_eq!(
+            llama.of("blk.3.ffn_norm.weight"),
+            "model.layers.3.post_attention_layernorm.weight"
+        );
+        let gemma = names(true, true);
+        assert_eq!(gemma.of("output.weight"), "output.weight");
+        assert_eq!(
+            gemma.of("blk.3.ffn_norm.weight"),
+            "model.layers.3.pre_feedforward_layernorm.weight"
+        );
+        assert_eq!((llama.norm_offset(), gemma.norm_offset()), (0.0, 1.0));
     }
 }

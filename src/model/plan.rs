@@ -36,15 +36,15 @@ pub struct Buffers<'a> {
     pub keys: &'a mut [u8],
     /// Values: `[layer][head][sequence]`, each `context` rows of padded heads.
     pub values: &'a mut [u8],
-    /// `[position][dims / 2]`.
-    pub cosine: &'a mut [f32],
+    /// `[position][dims / 2]` of each rope.
+    pub cosine: [&'a mut [f32]; 2],
     /// As `cosine`.
-    pub sine: &'a mut [f32],
+    pub sine: [&'a mut [f32]; 2],
     /// Residual stream `[token][embedding]`.
     pub x: &'a mut [f32],
     /// Queries, keys and values `[token][(heads + 2 kv_heads) * head_dim]`.
     pub qkv: &'a mut [f32],
-    /// Output of attention `[token][heads * head_dim]`.
+    /// Output of attention `[token][heads * head_dim]`, then of a matrix product that is normalized before it is added.
     pub attended: &'a mut [f32],
     /// Inputs of a matmul.
     pub activations: ActivationMemory<'a>,
@@ -163,14 +163,21 @@ pub fn carve<'a>(
     let scratch = scratch_length(MAX_ROWS.max(config.group()), config.head_dim)
         .max(GATED_SCRATCH)
         .max(2 * widest);
+    let half = |index: usize| config.ropes.get(index).map_or(0, |rope| rope.dims / 2);
+    let tables = |carver: &mut Carver<'a>| -> Result<[&'a mut [f32]; 2]> {
+        Ok([
+            carver.take(&[limits.context, half(0)])?,
+            carver.take(&[limits.context, half(1)])?,
+        ])
+    };
     Ok(Buffers {
         keys: carver.take(&[heads[0], heads[1], heads[2], heads[3], key[0], key[1]])?,
         values: carver.take(&[heads[0], heads[1], heads[2], heads[3], value[0], value[1]])?,
-        cosine: carver.take(&[limits.context, config.rope.dims / 2])?,
-        sine: carver.take(&[limits.context, config.rope.dims / 2])?,
+        cosine: tables(carver)?,
+        sine: tables(carver)?,
         x: carver.take(&[tokens, config.embedding])?,
         qkv: carver.take(&[tokens, queries + 2 * config.kv_heads * config.head_dim])?,
-        attended: carver.take(&[tokens, queries])?,
+        attended: carver.take(&[tokens, widest])?,
         // The output head takes every row twice.
         activations: carver.activations(tokens.max(2 * limits.rows.min(tokens)), widest, form)?,
         hidden: carver.activations(tokens, config.feed_forward, form)?,

@@ -178,7 +178,6 @@ impl Session {
         )
     }
 
-    /// cos and sin of every position, in f64 by a library whose results do not depend on the system.
     fn find_logits(&mut self) -> Result<()> {
         let arena = self.arena.bytes().as_ptr().addr();
         let logits = self.buffers()?.logits.as_ptr_range();
@@ -186,19 +185,21 @@ impl Session {
         Ok(())
     }
 
+    /// cos and sin of every position, in f64 by a library whose results do not depend on the system.
     fn fill_rope_tables(&mut self) -> Result<()> {
         let model = self.model.clone();
-        let rope = &model.llama().config().rope;
-        let factors = model.llama().rope_factors();
-        let (half, context) = (rope.dims / 2, self.limits.context);
+        let context = self.limits.context;
         let buffers = self.buffers()?;
-        for i in 0..half {
-            let frequency = libm::pow(f64::from(rope.base), -2.0 * i as f64 / rope.dims as f64);
-            let frequency = frequency / factors.map_or(1.0, |factors| f64::from(factors[i]));
-            for position in 0..context {
-                let angle = position as f64 / f64::from(rope.scale) * frequency;
-                buffers.cosine[position * half + i] = libm::cos(angle) as f32;
-                buffers.sine[position * half + i] = libm::sin(angle) as f32;
+        let tables = buffers.cosine.into_iter().zip(buffers.sine);
+        for (rope, (cosine, sine)) in model.llama().config().ropes.iter().zip(tables) {
+            let (frequencies, magnitude) = rope.frequencies();
+            let half = frequencies.len();
+            for (i, frequency) in frequencies.into_iter().enumerate() {
+                for position in 0..context {
+                    let angle = position as f64 / f64::from(rope.scale) * frequency;
+                    cosine[position * half + i] = (magnitude * libm::cos(angle)) as f32;
+                    sine[position * half + i] = (magnitude * libm::sin(angle)) as f32;
+                }
             }
         }
         Ok(())

@@ -170,6 +170,25 @@ impl<'a, 'c, 'p> Loader<'a, 'c, 'p> {
         Ok(values)
     }
 
+    /// A vector whose values are in the order of a matrix's rows.
+    pub fn vector_in(&mut self, name: &str, length: usize, order: RowOrder) -> Result<Vec<f32>> {
+        let stored = self.vector(name, length)?;
+        Ok((0..length).map(|row| stored[order.source(row)]).collect())
+    }
+
+    /// The weights of a norm, with what the file leaves out added.
+    pub fn norm(&mut self, name: &str, length: usize) -> Result<Vec<f32>> {
+        let mut values = self.vector(name, length)?;
+        let offset = self.source.names.norm_offset();
+        values.iter_mut().for_each(|value| *value += offset);
+        Ok(values)
+    }
+
+    /// Whether the file stores the pairs that RoPE rotates next to each other, where its architecture may.
+    pub fn stores_pairs(&self) -> bool {
+        *self.source.names == Names::Gguf
+    }
+
     /// A vector that the file may lack.
     pub fn optional_vector(&mut self, name: &str, length: usize) -> Result<Option<Vec<f32>>> {
         if self.has(name) {

@@ -82,36 +82,47 @@ impl Heads {
     }
 }
 
-/// Rotates the queries and keys of every row by its position.
-pub fn rotate(
-    runtime: &Runtime,
-    heads: Heads,
-    positions: &[u32],
-    cosine: &[f32],
-    sine: &[f32],
-    half: usize,
-    qkv: &mut [f32],
-) {
-    let stride = heads.stride();
-    let per_chunk = rows_per_chunk(positions.len(), stride);
-    let pieces = Pieces::new(qkv, per_chunk * stride);
-    runtime
-        .pool()
-        .divide(positions.len().div_ceil(per_chunk), pieces, |chunk, rows| {
-            let positions = &positions[chunk * per_chunk..];
-            for (row, &position) in rows.chunks_exact_mut(stride).zip(positions) {
-                let at = position as usize * half;
-                let vectors = heads.heads + heads.kv_heads;
-                let (cosine, sine) = (&cosine[at..at + half], &sine[at..at + half]);
-                runtime.kernels().rotate_halves(
-                    &mut row[..vectors * heads.head_dim],
-                    vectors,
-                    heads.head_dim,
-                    cosine,
-                    sine,
-                );
-            }
-        });
+/// What happens to queries and keys before they meet.
+pub struct Rotation<'a> {
+    /// RMS norms of each head's queries and keys: their weights, and epsilon.
+    pub norms: Option<(&'a [f32], &'a [f32], f32)>,
+    /// `[position][half]`.
+    pub cosine: &'a [f32],
+    /// As `cosine`.
+    pub sine: &'a [f32],
+    /// Pairs of a head that are rotated.
+    pub half: usize,
+}
+
+impl Rotation<'_> {
+    /// Normalizes the queries and keys of every row and rotates them by its position.
+    pub fn apply(&self, runtime: &Runtime, heads: Heads, positions: &[u32], qkv: &mut [f32]) {
+        let (stride, half) = (heads.stride(), self.half);
+        let per_chunk = rows_per_chunk(positions.len(), stride);
+        let pieces = Pieces::new(qkv, per_chunk * stride);
+        let kernels = runtime.kernels();
+        runtime
+            .pool()
+            .divide(positions.len().div_ceil(per_chunk), pieces, |chunk, rows| {
+                let positions = &positions[chunk * per_chunk..];
+                for (row, &position) in rows.chunks_exact_mut(stride).zip(positions) {
+                    let (queries, rest) = row.split_at_mut(heads.key(0));
+                    if let Some((query, key, epsilon)) = self.norms {
+                        kernels.rms_norm_each(queries, query, epsilon);
+                        kernels.rms_norm_each(&mut rest[..heads.kv_heads * heads.head_dim], key, epsilon);
+                    }
+                    let at = position as usize * half;
+                    let vectors = heads.heads + heads.kv_heads;
+                    kernels.rotate_halves(
+                        &mut row[..vectors * heads.head_dim],
+                        vectors,
+                        heads.head_dim,
+                        &self.cosine[at..at + half],
+                        &self.sine[at..at + half],
+                    );
+                }
+            });
+    }
 }
 
 /// One layer of the cache: `[head][sequence]` slabs.
@@ -192,6 +203,8 @@ pub struct Attention<'a> {
     pub window: usize,
     /// Factor of the scores.
     pub scale: f32,
+    /// Scores s become cap * tanh(s / cap); 0 for no cap.
+    pub cap: f32,
 }
 
 impl Attention<'_> {
@@ -229,6 +242,7 @@ impl Attention<'_> {
                     causal: true,
                     window: self.window,
                     scale: self.scale,
+                    cap: self.cap,
                     keys: &layer.keys[head * key_slab + tile.sequence * layer.key_bytes..][..layer.key_bytes],
                     key_type: layer.key_type,
                     values: &layer.values[head * value_slab + tile.sequence * layer.value_bytes..]

@@ -273,6 +273,7 @@ pub fn attend(
                     causal: false,
                     window,
                     scale,
+                    cap: 0.0,
                     keys: &store.keys[head * key_slab + key_start..(head + 1) * key_slab],
                     key_type: DataType::F32,
                     values: &store.values[head * value_slab + value_start..(head + 1) * value_slab],

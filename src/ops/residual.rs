@@ -38,6 +38,22 @@ pub struct Residual<'a> {
     pub in_place: bool,
 }
 
+/// `x += rms(y)` for every row of `x`, with (y, weight, epsilon).
+pub fn add_normed(runtime: &Runtime, x: &mut [f32], columns: usize, add: (&[f32], &[f32], f32)) {
+    let (y, weight, epsilon) = add;
+    let tokens = x.len() / columns;
+    let per_chunk = rows_per_chunk(tokens, columns);
+    let pieces = Pieces::new(x, per_chunk * columns);
+    runtime
+        .pool()
+        .divide(tokens.div_ceil(per_chunk), pieces, |chunk, rows| {
+            for (index, row) in rows.chunks_exact_mut(columns).enumerate() {
+                let y = &y[(chunk * per_chunk + index) * columns..][..columns];
+                runtime.kernels().add_rms_norm(y, weight, epsilon, row);
+            }
+        });
+}
+
 impl Residual<'_> {
     /// Does it for every row of `x` and makes the result the input of the next product. `scratch` takes `columns`
     /// values for each thread.
