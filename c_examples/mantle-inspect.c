@@ -230,9 +230,9 @@ static int print_tables(struct state *state)
            ", feed-forward %" PRIu32 "\n",
            info->architecture, *info->name ? ", " : "", info->name, info->layers, info->embedding, info->heads,
            info->kv_heads, info->head_size, info->feed_forward);
-    printf("  vocabulary %" PRIu32 ", context %" PRIu32 ", %s%s\n", info->vocabulary, info->context,
-           info->capabilities & MANTLE_CAPABILITY_GENERATION ? "generates text" : "",
-           info->capabilities & MANTLE_CAPABILITY_EMBEDDING ? "gives embeddings" : "");
+    printf("  vocabulary %" PRIu32 ", context %" PRIu32 "%s%s\n", info->vocabulary, info->context,
+           info->capabilities & MANTLE_CAPABILITY_GENERATION ? ", generates text" : "",
+           info->capabilities & MANTLE_CAPABILITY_EMBEDDING ? ", gives embeddings" : "");
     printf("  %.1f million weights, file %s (%.2f bits per weight), packed %s\n", (double)info->parameters / 1e6,
            format_bytes(file, (double)info->file_bytes), bits, format_bytes(packed, (double)info->packed_bytes));
     printf("\nmetadata (%zu)\n", state->n_metadata);

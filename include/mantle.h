@@ -809,7 +809,7 @@ mantle_status mantle_sequence_truncate(struct mantle_session *session,
 #define MANTLE_NAME_SIZE 64
 // Dimensions that a tensor may have.
 #define MANTLE_MAX_DIMENSIONS 4
-// The model gives embeddings of texts (an encoder).
+// The model gives embeddings of texts: an encoder, or a decoder by its last layer.
 #define MANTLE_CAPABILITY_EMBEDDING (1 << 0)
 // The model gives logits of the next token, so that text can be generated (a decoder).
 #define MANTLE_CAPABILITY_GENERATION (1 << 1)
@@ -1025,12 +1025,13 @@ mantle_status mantle_generate(mantle_session *session,
  * Embeddings: texts to vectors
  * ------------------------------------------------------------------------------------------------
  *
- * An embedder holds the memory in which an encoder works. One call takes any number of documents of any
+ * An embedder holds the memory in which a model makes embeddings: an encoder, or a decoder, whose last layer
+ * gives the vectors of the tokens. One call takes any number of documents of any
  * length, in flat arrays: there is no padding and no batch size to choose. The embedding of a document is the
  * same bits whatever else is in the call, with any number of threads and on any CPU.
  */
 
-// What the model's files say.
+// What the model's files say; where they say nothing, the mean for encoders and the last token for decoders.
 #define MANTLE_POOLING_MODEL (-1)
 // None: one row for each token, without dense layers.
 #define MANTLE_POOLING_NONE 0
@@ -1050,7 +1051,7 @@ mantle_status mantle_generate(mantle_session *session,
 // that closes it.
 #define MANTLE_EMBED_TRUNCATE (1 << 0)
 
-// The memory in which an encoder makes embeddings. Serves one thread at a time; several embedders of one model
+// The memory in which a model makes embeddings. Serves one thread at a time; several embedders of one model
 // may be used on several threads.
 typedef struct mantle_embedder mantle_embedder;
 
@@ -1107,14 +1108,14 @@ typedef struct mantle_embed_options {
 } mantle_embed_options;
 
 // Tells what the model's files say about its embeddings. Any thread.
-// Errors: UNSUPPORTED (the model is a decoder).
+// Errors: UNSUPPORTED (a decoder whose files describe other embeddings than can be made).
 mantle_status mantle_model_embedding_info(const mantle_model *model,
                                           struct mantle_embedding_info *info,
                                           mantle_error **error);
 
 // Gives a prompt of the model: its name, and the text that is put before texts of that kind. `index` is below
 // `prompts` of mantle_embedding_info. Both are UTF-8 without a closing NUL, borrowed from the model. Any thread.
-// Errors: UNSUPPORTED (the model is a decoder), NOT_FOUND (no such index).
+// Errors: UNSUPPORTED (as mantle_model_embedding_info), NOT_FOUND (no such index).
 mantle_status mantle_model_prompt(const mantle_model *model,
                                   size_t index,
                                   const char **name,
@@ -1135,7 +1136,7 @@ mantle_status mantle_embed_options_init(struct mantle_embed_options *options,
 
 // Tells how much memory an embedder with these options takes, exactly: `scratch` and `total`, which is the size
 // that its arena needs. Nothing is allocated. `options` may be NULL for the defaults. Any thread.
-// Errors: INVALID_ARGUMENT (an option out of range), UNSUPPORTED (the model is a decoder).
+// Errors: INVALID_ARGUMENT (an option out of range), UNSUPPORTED (as mantle_model_embedding_info).
 mantle_status mantle_embedder_bytes(const mantle_model *model,
                                     const struct mantle_embedder_options *options,
                                     mantle_memory *memory,

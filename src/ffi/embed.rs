@@ -2,7 +2,8 @@
 //! Embeddings: texts to vectors
 //! ------------------------------------------------------------------------------------------------
 //!
-//! An embedder holds the memory in which an encoder works. One call takes any number of documents of any
+//! An embedder holds the memory in which a model makes embeddings: an encoder, or a decoder, whose last layer
+//! gives the vectors of the tokens. One call takes any number of documents of any
 //! length, in flat arrays: there is no padding and no batch size to choose. The embedding of a document is the
 //! same bits whatever else is in the call, with any number of threads and on any CPU.
 
@@ -23,7 +24,7 @@ use crate::text::embed::{Texts, embed_texts};
 use std::ffi::c_char;
 use std::sync::Arc;
 
-/// The memory in which an encoder makes embeddings. Serves one thread at a time; several embedders of one model
+/// The memory in which a model makes embeddings. Serves one thread at a time; several embedders of one model
 /// may be used on several threads.
 pub struct mantle_embedder {
     handle: Handle<Opened>,
@@ -45,7 +46,7 @@ impl Opaque for mantle_embedder {
     }
 }
 
-/// What the model's files say.
+/// What the model's files say; where they say nothing, the mean for encoders and the last token for decoders.
 pub const MANTLE_POOLING_MODEL: i32 = -1;
 /// None: one row for each token, without dense layers.
 pub const MANTLE_POOLING_NONE: i32 = 0;
@@ -174,7 +175,7 @@ unsafe impl Structure for mantle_embedding_info {
 }
 
 /// Tells what the model's files say about its embeddings. Any thread.
-/// Errors: UNSUPPORTED (the model is a decoder).
+/// Errors: UNSUPPORTED (a decoder whose files describe other embeddings than can be made).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mantle_model_embedding_info(
     model: *const mantle_model,
@@ -203,7 +204,7 @@ pub unsafe extern "C" fn mantle_model_embedding_info(
 
 /// Gives a prompt of the model: its name, and the text that is put before texts of that kind. `index` is below
 /// `prompts` of mantle_embedding_info. Both are UTF-8 without a closing NUL, borrowed from the model. Any thread.
-/// Errors: UNSUPPORTED (the model is a decoder), NOT_FOUND (no such index).
+/// Errors: UNSUPPORTED (as mantle_model_embedding_info), NOT_FOUND (no such index).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mantle_model_prompt(
     model: *const mantle_model,
@@ -264,7 +265,7 @@ pub unsafe extern "C" fn mantle_embed_options_init(
 
 /// Tells how much memory an embedder with these options takes, exactly: `scratch` and `total`, which is the size
 /// that its arena needs. Nothing is allocated. `options` may be NULL for the defaults. Any thread.
-/// Errors: INVALID_ARGUMENT (an option out of range), UNSUPPORTED (the model is a decoder).
+/// Errors: INVALID_ARGUMENT (an option out of range), UNSUPPORTED (as mantle_model_embedding_info).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mantle_embedder_bytes(
     model: *const mantle_model,

@@ -21,7 +21,7 @@ pub const MANTLE_NAME_SIZE: usize = 64;
 /// Dimensions that a tensor may have.
 pub const MANTLE_MAX_DIMENSIONS: usize = 4;
 
-/// The model gives embeddings of texts (an encoder).
+/// The model gives embeddings of texts: an encoder, or a decoder by its last layer.
 pub const MANTLE_CAPABILITY_EMBEDDING: u32 = 1 << 0;
 /// The model gives logits of the next token, so that text can be generated (a decoder).
 pub const MANTLE_CAPABILITY_GENERATION: u32 = 1 << 1;
@@ -93,16 +93,24 @@ unsafe impl Structure for mantle_model_info {
     }
 }
 
+/// MANTLE_CAPABILITY_* bits.
+fn capabilities(info: &ModelInfo) -> u32 {
+    let embedding = match info.embeddings {
+        Some(_) => MANTLE_CAPABILITY_EMBEDDING,
+        None => 0,
+    };
+    match info.is_encoder {
+        true => embedding,
+        false => embedding | MANTLE_CAPABILITY_GENERATION,
+    }
+}
+
 impl mantle_model_info {
     pub(super) fn of(info: &ModelInfo) -> mantle_model_info {
         mantle_model_info {
             architecture: fixed(&info.architecture),
             name: fixed(&info.name),
-            capabilities: if info.is_encoder {
-                MANTLE_CAPABILITY_EMBEDDING
-            } else {
-                MANTLE_CAPABILITY_GENERATION
-            },
+            capabilities: capabilities(info),
             layers: info.layers,
             embedding: info.embedding,
             heads: info.heads,

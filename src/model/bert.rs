@@ -14,10 +14,11 @@ use crate::format::metadata::Metadata;
 use crate::kernels::activation::Activation;
 use crate::ops::linear::{Hidden, Input, Linear};
 use crate::ops::profile::{Op, Work};
-use crate::ops::ragged::{self, Preparation, Ragged};
+use crate::ops::ragged::{self, Preparation, Ragged, Scores};
 use crate::ops::residual::{Norm, Residual};
 use crate::ops::runtime::Runtime;
 use crate::quant::activations::Form;
+use crate::quant::packed::PackedMatrix;
 
 /// Says which activation the feed-forward network has; ours, for models from a folder. GGUF files do not have it.
 pub const ACTIVATION_KEY: &str = "bert.feed_forward_activation";
@@ -234,14 +235,12 @@ impl Encoder for Bert {
         &self.config
     }
 
-    fn linears(&self) -> Vec<&Linear> {
-        let blocks = self.blocks.iter();
-        blocks
-            .flat_map(|block| {
-                let parts = [&block.qkv, &block.output, &block.up, &block.down];
-                parts.into_iter().chain(&block.gate)
-            })
-            .collect()
+    fn matrices(&self) -> Vec<&PackedMatrix> {
+        let linears = self.blocks.iter().flat_map(|block| {
+            let parts = [&block.qkv, &block.output, &block.up, &block.down];
+            parts.into_iter().chain(&block.gate)
+        });
+        linears.flat_map(Linear::parts).collect()
     }
 
     fn forward(
@@ -324,14 +323,15 @@ impl Bert {
             runtime,
             heads,
             batch,
-            0,
-            1.0 / (heads.head_dim as f32).sqrt(),
+            Scores::whole(heads),
             buffers.qkv,
             &buffers.store,
             buffers.scratch,
             matrix(buffers.side, tokens, width),
         );
-        recorder.mark(Op::Attention, || batch.attention_work(heads, 0));
+        recorder.mark(Op::Attention, || {
+            batch.attention_work(heads, Scores::whole(heads))
+        });
         let input = Input {
             values: buffers.side,
             stride: width,

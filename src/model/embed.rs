@@ -9,12 +9,13 @@ use crate::base::cancel::Cancel;
 use crate::base::error::{Error, Result};
 use crate::base::matrix::MatrixMut;
 use crate::base::memory::Buffer;
-use crate::ops::linear::{Input, Linear};
+use crate::ops::linear::Input;
 use crate::ops::profile::{Op, Profile, Profiler, Work};
 use crate::ops::ragged::Ragged;
 use crate::ops::rope;
 use crate::ops::runtime::Runtime;
 use crate::quant::activations::Form;
+use crate::quant::packed::PackedMatrix;
 use std::sync::Arc;
 
 /// How large an embedder is.
@@ -73,9 +74,9 @@ pub struct Embedder {
 impl Embedder {
     /// The bytes that an embedder needs, computed before anything is allocated.
     pub fn bytes(model: &Model, options: &EmbedderOptions) -> Result<u64> {
-        let encoder = model.encoder()?;
+        model.embedding()?;
         let limits = read_options(model, options)?;
-        measure(encoder.config(), &limits)
+        measure(model.encoder().config(), &limits)
     }
 
     /// An embedder in `arena`, or in memory of its own.
@@ -99,11 +100,15 @@ impl Embedder {
             Some(arena) => arena,
             None => model.runtime().allocator().buffer(needed)?,
         };
-        let config = model.encoder()?.config();
+        let config = model.encoder().config();
         let buffers = carve(&mut Carver::cutting(arena.bytes_mut()), config, &limits)?;
         let tables = buffers.cosine.into_iter().zip(buffers.sine);
         for (rope, (cosine, sine)) in config.ropes.iter().zip(tables) {
-            rope::fill_tables(rope.dims, rope.base, rope.scale, cosine, sine)?;
+            let (mut frequencies, magnitude) = rope.frequencies();
+            frequencies
+                .iter_mut()
+                .for_each(|frequency| *frequency /= f64::from(rope.scale));
+            rope::fill_tables_of(&frequencies, magnitude, cosine, sine)?;
         }
         let mut tokens = Vec::new();
         tokens
@@ -138,7 +143,7 @@ impl Embedder {
     /// Values of a row that these options give.
     pub fn dimensions(&self, options: &EmbedOptions) -> Result<usize> {
         let full = match options.pooling {
-            Some(Pooling::None) => self.model.encoder()?.config().embedding,
+            Some(Pooling::None) => self.model.encoder().config().embedding,
             _ => self.model.embedding()?.dimensions as usize,
         };
         match options.dimensions as usize {
@@ -186,7 +191,7 @@ impl Embedder {
     /// Profiles the calls from now on, from zero; or stops, and forgets the profile.
     pub fn set_profiling(&mut self, on: bool) -> Result<()> {
         if on {
-            return self.profiler.switch_on(self.model.encoder()?.config().layers);
+            return self.profiler.switch_on(self.model.encoder().config().layers);
         }
         self.profiler.switch_off();
         Ok(())
@@ -229,7 +234,7 @@ impl Embedder {
 
     /// Takes as many documents as go through the layers at once, from `first` on; returns the one to go on with.
     fn fill_batch(&mut self, documents: &Documents<'_>, first: usize) -> Result<usize> {
-        let group = self.model.encoder()?.config().group();
+        let group = self.model.encoder().config().group();
         self.tokens.clear();
         self.batch.clear();
         let mut next = first;
@@ -257,7 +262,7 @@ impl Embedder {
         cancel: Option<&Cancel>,
     ) -> Result<usize> {
         let (pooling, dimensions) = (self.pooling(options)?, self.dimensions(options)?);
-        let encoder = self.model.encoder()?;
+        let encoder = self.model.encoder();
         let info = self.model.embedding()?;
         let width = encoder.config().embedding;
         let arena = &mut Carver::cutting(self.arena.bytes_mut());
@@ -333,7 +338,7 @@ impl Embedder {
                 tokens.len()
             )));
         }
-        let vocabulary = self.model.encoder()?.config().vocabulary;
+        let vocabulary = self.model.encoder().config().vocabulary;
         if let Some(index) = tokens.iter().position(|&token| token as usize >= vocabulary) {
             let document = rest.partition_point(|&end| end <= index);
             return Err(Error::invalid(format!(
@@ -382,7 +387,7 @@ fn apply_dense<'b>(
 }
 
 fn read_options(model: &Model, options: &EmbedderOptions) -> Result<EncoderLimits> {
-    let encoder = model.encoder()?;
+    let encoder = model.encoder();
     let config = encoder.config();
     let context = match options.max_tokens as usize {
         0 => config.context.min(DEFAULT_TOKENS),
@@ -395,20 +400,20 @@ fn read_options(model: &Model, options: &EmbedderOptions) -> Result<EncoderLimit
         }
     };
     let tokens = context.max(PASS_TOKENS);
-    let forms = |linears: &[&Linear]| {
-        let parts = linears.iter().flat_map(|linear| linear.parts());
-        let forms = parts.map(|part| Form::of(part.layout().dtype));
+    let forms = |matrices: &[&PackedMatrix]| {
+        let forms = matrices.iter().map(|matrix| Form::of(matrix.layout().dtype));
         forms.max().unwrap_or(Form::F32)
     };
-    let dense: Vec<&Linear> = model.dense().iter().map(|layer| &layer.linear).collect();
+    let layers = model.dense().iter();
+    let dense: Vec<&PackedMatrix> = layers.flat_map(|layer| layer.linear.parts()).collect();
     Ok(EncoderLimits {
         context,
         tokens,
         panels: super::encoder::panels(tokens),
         documents: PASS_DOCUMENTS,
         threads: model.runtime().threads(),
-        form: forms(&encoder.linears()),
-        dense: dense.iter().map(|layer| layer.rows()).max().unwrap_or(0),
+        form: forms(&encoder.matrices()),
+        dense: dense.iter().map(|matrix| matrix.rows()).max().unwrap_or(0),
         dense_form: forms(&dense),
     })
 }

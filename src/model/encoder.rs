@@ -1,6 +1,6 @@
 //! What all encoders share: their numbers, their buffers, and the trait that an architecture fills in.
 
-use super::config::{MOST_LAYERS, MOST_WIDTH, bounded, positive};
+use super::config::{Config, MOST_LAYERS, MOST_WIDTH, bounded, positive};
 use super::plan::Carver;
 use super::rope::Rope;
 use crate::base::cancel::Cancel;
@@ -15,6 +15,7 @@ use crate::ops::profile::Recorder;
 use crate::ops::ragged::{Ragged, Store};
 use crate::ops::runtime::Runtime;
 use crate::quant::activations::{ActivationMemory, Form};
+use crate::quant::packed::PackedMatrix;
 
 /// Numbers of an encoder.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,6 +91,22 @@ impl EncoderConfig {
         Ok(config)
     }
 
+    /// The numbers of a decoder that embeds texts.
+    pub fn of_decoder(config: &Config) -> EncoderConfig {
+        EncoderConfig {
+            layers: config.layers,
+            embedding: config.embedding,
+            heads: config.heads,
+            kv_heads: config.kv_heads,
+            head_dim: config.head_dim,
+            feed_forward: config.feed_forward,
+            vocabulary: config.vocabulary,
+            context: config.context,
+            epsilon: config.epsilon,
+            ropes: config.ropes.clone(),
+        }
+    }
+
     /// How queries, keys and values stand.
     pub fn heads(&self) -> Heads {
         Heads {
@@ -111,11 +128,14 @@ pub trait Encoder: Send + Sync {
     fn config(&self) -> &EncoderConfig;
 
     /// The matrices that multiply activations.
-    fn linears(&self) -> Vec<&Linear>;
+    fn matrices(&self) -> Vec<&PackedMatrix>;
 
     /// Bytes of all packed weights that a token meets.
     fn bytes_per_token(&self) -> u64 {
-        self.linears().iter().map(|linear| linear.bytes() as u64).sum()
+        self.matrices()
+            .iter()
+            .map(|matrix| matrix.bytes().len() as u64)
+            .sum()
     }
 
     /// Runs the tokens of the documents of `batch` through all layers. Their vectors end in `buffers.x`.
@@ -154,7 +174,7 @@ pub fn one_form(linear: &Linear, place: &str) -> Result<Form> {
 }
 
 /// The only matrix of a [`Linear`] of one.
-pub fn single(matrix: crate::quant::packed::PackedMatrix, bias: Option<Vec<f32>>) -> Result<Linear> {
+pub fn single(matrix: PackedMatrix, bias: Option<Vec<f32>>) -> Result<Linear> {
     Linear::new(vec![matrix], bias)
 }
 

@@ -13,10 +13,11 @@ use crate::format::metadata::Metadata;
 use crate::kernels::activation::Activation;
 use crate::ops::linear::{Hidden, Input, Linear};
 use crate::ops::profile::{Op, Work};
-use crate::ops::ragged::{self, Preparation, Ragged};
+use crate::ops::ragged::{self, Preparation, Ragged, Scores};
 use crate::ops::residual::{Norm, Residual};
 use crate::ops::runtime::Runtime;
 use crate::quant::activations::Form;
+use crate::quant::packed::PackedMatrix;
 
 /// One transformer block. Norms stand before and behind both of its halves.
 struct Block {
@@ -146,11 +147,11 @@ impl Encoder for GemmaEmbedding {
         &self.config
     }
 
-    fn linears(&self) -> Vec<&Linear> {
+    fn matrices(&self) -> Vec<&PackedMatrix> {
         let blocks = self.blocks.iter();
-        blocks
-            .flat_map(|block| [&block.qkv, &block.output, &block.gate, &block.up, &block.down])
-            .collect()
+        let linears =
+            blocks.flat_map(|block| [&block.qkv, &block.output, &block.gate, &block.up, &block.down]);
+        linears.flat_map(Linear::parts).collect()
     }
 
     fn forward(
@@ -243,18 +244,21 @@ impl GemmaEmbedding {
         ragged::prepare(runtime, heads, batch, preparation, qkv, &mut buffers.store);
         recorder.mark(Op::Rope, || Work::values(tokens * heads.stride(), 6, 12));
         let queries = heads.heads * heads.head_dim;
+        let scores = Scores {
+            window: block.window,
+            ..Scores::whole(heads)
+        };
         ragged::attend(
             runtime,
             heads,
             batch,
-            block.window,
-            1.0 / (heads.head_dim as f32).sqrt(),
+            scores,
             buffers.qkv,
             &buffers.store,
             buffers.scratch,
             matrix(buffers.side, tokens, queries),
         );
-        recorder.mark(Op::Attention, || batch.attention_work(heads, block.window));
+        recorder.mark(Op::Attention, || batch.attention_work(heads, scores));
         let input = Input {
             values: buffers.side,
             stride: queries,

@@ -2,6 +2,7 @@
 //! gemma3 (Gemma Team 2025).
 
 use super::config::{Config, Family};
+use super::encoder::EncoderConfig;
 use super::plan::{Buffers, Limits};
 use super::rope::Scaling;
 use super::weights::{Loader, RowOrder};
@@ -19,26 +20,28 @@ use crate::quant::activations::Form;
 use crate::quant::packed::PackedMatrix;
 
 /// One transformer block.
-struct Block {
+pub(super) struct Block {
     attention_norm: Vec<f32>,
-    qkv: Linear,
+    pub(super) qkv: Linear,
     /// Norms of queries and of keys, per head.
-    head_norms: Option<(Vec<f32>, Vec<f32>)>,
-    output: Linear,
+    pub(super) head_norms: Option<(Vec<f32>, Vec<f32>)>,
+    pub(super) output: Linear,
     feed_forward_norm: Vec<f32>,
-    gate: PackedMatrix,
-    up: PackedMatrix,
-    down: Linear,
+    pub(super) gate: PackedMatrix,
+    pub(super) up: PackedMatrix,
+    pub(super) down: Linear,
     /// Norms of what the two halves of the block add to the residual stream.
-    post_norms: Option<(Vec<f32>, Vec<f32>)>,
+    pub(super) post_norms: Option<(Vec<f32>, Vec<f32>)>,
 }
 
 /// The weights of a llama.
 pub struct Llama {
     config: Config,
+    /// The same numbers, for embeddings.
+    pub(super) as_encoder: EncoderConfig,
     embedding: Linear,
-    blocks: Vec<Block>,
-    output_norm: Vec<f32>,
+    pub(super) blocks: Vec<Block>,
+    pub(super) output_norm: Vec<f32>,
     /// `None`: the embedding serves as the output head too.
     head: Option<Linear>,
 }
@@ -88,6 +91,7 @@ impl Llama {
             config.ropes[0].scaling = Scaling::Factors(factors);
         }
         Ok(Llama {
+            as_encoder: EncoderConfig::of_decoder(&config),
             config,
             embedding,
             blocks,
@@ -140,7 +144,7 @@ impl Llama {
     ) -> Result<()> {
         let width = self.config.embedding;
         let tokens = batch.tokens.len();
-        self.embed(runtime, batch, &mut buffers.x[..tokens * width]);
+        self.embed(runtime, batch.tokens, &mut buffers.x[..tokens * width]);
         let recorder = &mut buffers.recorder;
         recorder.mark(Op::Embedding, || Work::values(tokens * width, 0, 8));
         // The norm of what the block before adds, which stands in `attended` until it is added.
@@ -165,18 +169,15 @@ impl Llama {
     }
 
     /// x = E[token], times sqrt(d) for gemma3
-    fn embed(&self, runtime: &Runtime, batch: &Batch<'_>, x: &mut [f32]) {
+    pub(super) fn embed(&self, runtime: &Runtime, tokens: &[u32], x: &mut [f32]) {
         let width = self.config.embedding;
         let scale = (self.config.family == Family::Gemma3).then_some((width as f32).sqrt());
-        let per_chunk = rows_per_chunk(batch.tokens.len(), width);
+        let per_chunk = rows_per_chunk(tokens.len(), width);
         let pieces = Pieces::new(x, per_chunk * width);
         runtime
             .pool()
-            .divide(batch.tokens.len().div_ceil(per_chunk), pieces, |chunk, rows| {
-                for (row, &token) in rows
-                    .chunks_exact_mut(width)
-                    .zip(&batch.tokens[chunk * per_chunk..])
-                {
+            .divide(tokens.len().div_ceil(per_chunk), pieces, |chunk, rows| {
+                for (row, &token) in rows.chunks_exact_mut(width).zip(&tokens[chunk * per_chunk..]) {
                     let Ok(()) = self.embedding.parts()[0].row(token as usize, row) else {
                         unreachable!("the session checked the tokens")
                     };
@@ -188,7 +189,12 @@ impl Llama {
     }
 
     /// a = rms(x); where the block before left something, x += rms(that) first.
-    fn residual<'a>(&self, behind: Option<&'a [f32]>, before: &'a [f32], side: &'a [f32]) -> Residual<'a> {
+    pub(super) fn residual<'a>(
+        &self,
+        behind: Option<&'a [f32]>,
+        before: &'a [f32],
+        side: &'a [f32],
+    ) -> Residual<'a> {
         let epsilon = self.config.epsilon;
         Residual {
             add: behind.map(|weight| (side, weight, epsilon)),
@@ -214,7 +220,7 @@ impl Llama {
     ) {
         let config = &self.config;
         let heads = config.heads();
-        let (width, tokens) = (config.embedding, batch.tokens.len());
+        let tokens = batch.tokens.len();
         self.project(runtime, block, behind, tokens, buffers);
         let qkv = &mut buffers.qkv[..tokens * heads.stride()];
         let rope = config.rope_of(layer);
@@ -249,7 +255,18 @@ impl Llama {
             matrix(buffers.attended, tokens, queries),
         );
         recorder.mark(Op::Attention, || attention.work(batch.spans, &cache));
+        self.project_attended(runtime, block, tokens, buffers);
+    }
 
+    /// x += Wo attended; with norms behind, the sum is left in `attended`.
+    pub(super) fn project_attended(
+        &self,
+        runtime: &Runtime,
+        block: &Block,
+        tokens: usize,
+        buffers: &mut Buffers<'_>,
+    ) {
+        let (width, queries) = (self.config.embedding, self.config.heads * self.config.head_dim);
         let input = Input {
             values: buffers.attended,
             stride: queries,
@@ -260,6 +277,7 @@ impl Llama {
         };
         let form = Form::of(block.output.parts()[0].layout().dtype);
         let attended = input.activate(runtime, form, &mut buffers.activations, buffers.scratch);
+        let recorder = &mut buffers.recorder;
         recorder.mark(Op::Quantize, || Work::values(tokens * queries, 2, 5));
         let (sum, add) = match block.post_norms {
             None => (matrix(buffers.x, tokens, width), true),
@@ -272,7 +290,7 @@ impl Llama {
     }
 
     /// qkv = (Wq a, Wk a, Wv a), a = rms(x)
-    fn project(
+    pub(super) fn project(
         &self,
         runtime: &Runtime,
         block: &Block,
@@ -295,7 +313,13 @@ impl Llama {
     }
 
     /// x += down(activation(gate f) * up f), f = rms(x); with norms behind, the sum is left in `attended`.
-    fn feed_forward(&self, runtime: &Runtime, block: &Block, tokens: usize, buffers: &mut Buffers<'_>) {
+    pub(super) fn feed_forward(
+        &self,
+        runtime: &Runtime,
+        block: &Block,
+        tokens: usize,
+        buffers: &mut Buffers<'_>,
+    ) {
         let width = self.config.embedding;
         let form = Form::of(block.gate.layout().dtype);
         let behind = block.post_norms.as_ref().map(|(norm, _)| norm.as_slice());

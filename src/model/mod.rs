@@ -7,6 +7,7 @@ pub mod embed;
 pub mod encoder;
 pub mod gemma;
 pub mod llama;
+pub mod llama_embed;
 #[allow(clippy::module_inception)]
 pub mod model;
 pub mod names;

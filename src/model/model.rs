@@ -2,16 +2,16 @@
 
 use super::bert::Bert;
 use super::config::{Config, Family, bounded};
-use super::dense::{Dense, DenseModule, load_dense, load_modules};
+use super::dense::{Dense, load_dense, load_modules};
 use super::encoder::{Encoder, EncoderConfig};
 use super::gemma::GemmaEmbedding;
 use super::llama::Llama;
 use super::names::{Names, describe};
-use super::pooling::EmbeddingInfo;
+use super::pooling::{EmbeddingInfo, Pooling};
 use super::table::RowTable;
 use super::weights::{LoadSource, Loader, Progress};
 use crate::base::cancel::Cancel;
-use crate::base::error::{Error, Result, Within};
+use crate::base::error::{Error, Result, Status, Within};
 use crate::format::container::{Container, Folder, Format, LoadMode, Tensor};
 use crate::format::dtype::DataType;
 use crate::format::metadata::{Metadata, Value};
@@ -69,7 +69,7 @@ pub struct ModelInfo {
     pub bytes_per_token: u64,
     /// Whether the model embeds texts and has no logits.
     pub is_encoder: bool,
-    /// What an encoder's files say about its embeddings.
+    /// What the files say about embeddings; `None` for a decoder that has others than are supported.
     pub embeddings: Option<EmbeddingInfo>,
 }
 
@@ -94,10 +94,7 @@ pub enum Numbers {
 /// The weights.
 enum Weights {
     Llama(Box<Llama>),
-    Encoder {
-        encoder: Box<dyn Encoder>,
-        dense: Vec<Dense>,
-    },
+    Encoder(Box<dyn Encoder>),
 }
 
 /// An opened model.
@@ -109,6 +106,8 @@ pub struct Model {
     folder: Option<Folder>,
     format: Format,
     weights: Weights,
+    /// Layers behind the pooling of embeddings.
+    dense: Vec<Dense>,
 }
 
 impl Model {
@@ -184,17 +183,20 @@ impl Model {
         };
         let mut loader = Loader::new(source, options.progress);
         let modules = info.embeddings.as_ref().map_or(&[][..], |info| &info.modules);
-        let weights = file.load(numbers, modules, &container, &mut loader)?;
+        let weights = file.load(numbers, &container, &mut loader)?;
+        let dense = match container.format() {
+            Format::Gguf => load_dense(
+                file.metadata(&container),
+                &file.architecture,
+                info.embedding as usize,
+                &mut loader,
+            )?,
+            Format::Safetensors => load_modules(&container, modules, &mut loader)?,
+        };
         info.packed_bytes = loader.packed();
         info.bytes_per_token = match &weights {
             Weights::Llama(llama) => llama.bytes_per_token(),
-            Weights::Encoder { encoder, dense } => {
-                if let (Some(embeddings), Some(last)) = (&mut info.embeddings, dense.last()) {
-                    embeddings.dimensions = last.linear.rows() as u32;
-                    embeddings.dense_layers = dense.len() as u32;
-                }
-                encoder.bytes_per_token()
-            }
+            Weights::Encoder(encoder) => encoder.bytes_per_token(),
         };
         let format = container.format();
         let own = file.own_metadata;
@@ -207,6 +209,7 @@ impl Model {
             folder,
             format,
             weights,
+            dense,
         };
         model.log();
         Ok(Arc::new(model))
@@ -283,37 +286,35 @@ impl Model {
     pub(super) fn decoder(&self) -> Result<&Llama> {
         match &self.weights {
             Weights::Llama(llama) => Ok(llama),
-            Weights::Encoder { .. } => Err(Error::unsupported(format!(
+            Weights::Encoder(_) => Err(Error::unsupported(format!(
                 "{} is an encoder: it has no logits and keeps no sequences, but gives embeddings",
                 self.info.architecture
             ))),
         }
     }
 
-    /// The encoder; an error for other models.
-    pub(super) fn encoder(&self) -> Result<&dyn Encoder> {
+    /// What turns tokens into vectors for embeddings: an encoder, or the layers of a decoder.
+    pub(super) fn encoder(&self) -> &dyn Encoder {
         match &self.weights {
-            Weights::Encoder { encoder, .. } => Ok(&**encoder),
-            Weights::Llama(_) => Err(Error::unsupported(format!(
-                "{} is a decoder: it generates text; embeddings are made with encoders (gemma-embedding, bert, nomic-bert)",
-                self.info.architecture
-            ))),
+            Weights::Encoder(encoder) => &**encoder,
+            Weights::Llama(llama) => &**llama,
         }
     }
 
-    /// What the files of an encoder say about its embeddings; an error for other models.
+    /// What the files say about embeddings; an error where they describe some that are not supported.
     pub fn embedding(&self) -> Result<&EmbeddingInfo> {
-        self.encoder()?;
         let info = self.info.embeddings.as_ref();
-        info.ok_or_else(|| Error::unsupported("the model says nothing about embeddings"))
+        info.ok_or_else(|| {
+            Error::unsupported(format!(
+                "{} is a decoder whose files describe embeddings in a way that is not supported; it generates text",
+                self.info.architecture
+            ))
+        })
     }
 
-    /// Dense layers behind the pooling of an encoder.
+    /// Dense layers behind the pooling.
     pub(super) fn dense(&self) -> &[Dense] {
-        match &self.weights {
-            Weights::Encoder { dense, .. } => dense,
-            Weights::Llama(_) => &[],
-        }
+        &self.dense
     }
 }
 
@@ -379,7 +380,6 @@ impl File {
     fn load(
         &self,
         numbers: Numbers,
-        modules: &[DenseModule],
         container: &Container<'_>,
         loader: &mut Loader<'_, '_, '_>,
     ) -> Result<Weights> {
@@ -388,17 +388,12 @@ impl File {
             Numbers::Decoder(config) => return Ok(Weights::Llama(Box::new(Llama::load(config, loader)?))),
             Numbers::Encoder(config) => config,
         };
-        let width = config.embedding;
         let encoder: Box<dyn Encoder> = match architecture {
             "gemma-embedding" => Box::new(GemmaEmbedding::load(config, metadata, architecture, loader)?),
             "bert" | "nomic-bert" => Box::new(Bert::load(config, metadata, architecture, loader)?),
             _ => return Err(self.unknown()),
         };
-        let dense = match container.format() {
-            Format::Gguf => load_dense(metadata, architecture, width, loader)?,
-            Format::Safetensors => load_modules(container, modules, loader)?,
-        };
-        Ok(Weights::Encoder { encoder, dense })
+        Ok(Weights::Encoder(encoder))
     }
 
     fn info(&self, container: &Container<'_>, numbers: &Numbers) -> Result<ModelInfo> {
@@ -436,20 +431,28 @@ impl File {
         match numbers {
             Numbers::Decoder(config) => {
                 copy!(config);
+                // What it says about embeddings must not keep a decoder from generating text.
+                info.embeddings = match self.embeddings(container, config.embedding, Pooling::Last) {
+                    Err(error) if error.status() == Status::Unsupported => None,
+                    read => Some(read?),
+                };
             }
             Numbers::Encoder(config) => {
                 copy!(config);
                 info.is_encoder = true;
-                let folder = container.format() == Format::Safetensors;
-                let width = config.embedding;
-                let mut embeddings =
-                    EmbeddingInfo::read(container, metadata, &self.architecture, folder, width)?;
-                if let Some(dense) = container.tensor("dense_3.weight") {
-                    embeddings.dimensions = dense.rows() as u32;
-                    embeddings.dense_layers = 2;
-                }
-                info.embeddings = Some(embeddings);
+                info.embeddings = Some(self.embeddings(container, config.embedding, Pooling::Mean)?);
             }
+        }
+        Ok(info)
+    }
+
+    /// What the files say about embeddings; `pooling` where they do not say how tokens are pooled.
+    fn embeddings(&self, container: &Container<'_>, width: usize, pooling: Pooling) -> Result<EmbeddingInfo> {
+        let metadata = self.metadata(container);
+        let mut info = EmbeddingInfo::read(container, metadata, &self.architecture, width, pooling)?;
+        if let (Format::Gguf, Some(dense)) = (container.format(), container.tensor("dense_3.weight")) {
+            info.dimensions = dense.rows() as u32;
+            info.dense_layers = 2;
         }
         Ok(info)
     }

@@ -2,7 +2,7 @@
 
 use super::dense::DenseModule;
 use crate::base::error::{Error, Result, Within};
-use crate::format::container::Container;
+use crate::format::container::{Container, Format};
 use crate::format::metadata::Metadata;
 
 /// How the vectors of a document's tokens become one.
@@ -81,13 +81,14 @@ const NOMIC_PROMPTS: &[(&str, &str)] = &[
 ];
 
 impl EmbeddingInfo {
-    /// Reads it from metadata, and from the files beside the weights in a folder.
+    /// Reads it from metadata, and from the files beside the weights in a folder. `pooling` is taken where they do not
+    /// say it.
     pub fn read(
         container: &Container<'_>,
         metadata: &Metadata,
         architecture: &str,
-        from_folder: bool,
         dimensions: usize,
+        pooling: Pooling,
     ) -> Result<EmbeddingInfo> {
         let known: &[(&str, &str)] = match architecture {
             "gemma-embedding" => GEMMA_PROMPTS,
@@ -96,7 +97,7 @@ impl EmbeddingInfo {
         };
         let mut info = EmbeddingInfo {
             dimensions: dimensions as u32,
-            pooling: Pooling::Mean,
+            pooling,
             normalize: true,
             dense_layers: 0,
             prompts: known
@@ -105,7 +106,7 @@ impl EmbeddingInfo {
                 .collect(),
             modules: Vec::new(),
         };
-        if from_folder {
+        if container.format() == Format::Safetensors {
             info.read_modules(container)?;
             info.read_prompts(container)?;
             return Ok(info);

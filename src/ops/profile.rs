@@ -388,6 +388,11 @@ impl Profiler {
 pub struct Recorder<'a>(Option<&'a mut Profile>);
 
 impl Recorder<'_> {
+    /// The same recorder for a shorter time.
+    pub fn reborrow(&mut self) -> Recorder<'_> {
+        Recorder(self.0.as_deref_mut())
+    }
+
     /// The steps that follow belong to this layer.
     #[inline]
     pub fn layer(&mut self, layer: usize) {

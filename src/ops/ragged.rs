@@ -122,16 +122,12 @@ impl Ragged {
         self.tokens
     }
 
-    /// What attention does when tokens see at most `window / 2` positions to each side (0: all).
-    pub fn attention_work(&self, heads: Heads, window: usize) -> Work {
-        let pairs = self.documents.iter().map(|document| {
-            let (tokens, reach) = (document.tokens, window / 2);
-            match window == 0 || reach + 1 >= tokens {
-                true => tokens * tokens,
-                // Whole windows, without what sticks out at both ends.
-                false => tokens * (2 * reach + 1) - reach * (reach + 1),
-            }
-        });
+    /// What attention does with these scores.
+    pub fn attention_work(&self, heads: Heads, scores: Scores) -> Work {
+        let pairs = self
+            .documents
+            .iter()
+            .map(|document| scores.pairs(document.tokens));
         Work::attention(
             [self.tokens, pairs.sum(), self.tokens],
             [heads.heads, heads.kv_heads, heads.head_dim],
@@ -232,15 +228,53 @@ pub fn prepare(
     );
 }
 
-/// `output[token][head]` = attention of the token's query head over its document's keys, at most `window / 2` positions
-/// away where `window` is not 0. `scratch` takes what the kernel needs for each thread.
+/// Which keys a query sees, and what becomes of its scores.
+#[derive(Clone, Copy, Debug)]
+pub struct Scores {
+    /// No key behind the query's own position (a decoder), or the whole document (an encoder).
+    pub causal: bool,
+    /// Keys at most `window / 2` positions away, or with `causal` less than `window` behind; 0 for no such limit.
+    pub window: usize,
+    /// Factor of the scores.
+    pub scale: f32,
+    /// Scores s become cap * tanh(s / cap); 0 for no cap.
+    pub cap: f32,
+}
+
+impl Scores {
+    /// The whole document, with the usual factor.
+    pub fn whole(heads: Heads) -> Scores {
+        Scores {
+            causal: false,
+            window: 0,
+            scale: 1.0 / (heads.head_dim as f32).sqrt(),
+            cap: 0.0,
+        }
+    }
+
+    /// Pairs of a query and a key that it sees, in a document of `tokens` tokens.
+    fn pairs(&self, tokens: usize) -> usize {
+        let (window, reach) = (self.window.min(tokens), self.window / 2);
+        match (self.causal, self.window) {
+            (false, 0) => tokens * tokens,
+            (false, _) if reach + 1 >= tokens => tokens * tokens,
+            // Whole windows, without what sticks out at both ends.
+            (false, _) => tokens * (2 * reach + 1) - reach * (reach + 1),
+            (true, 0) => tokens * (tokens + 1) / 2,
+            // The first tokens see what is before them, the others a whole window.
+            (true, _) => window * (window + 1) / 2 + (tokens - window) * window,
+        }
+    }
+}
+
+/// `output[token][head]` = attention of the token's query head over its document's keys. `scratch` takes what the kernel
+/// needs for each thread.
 #[allow(clippy::too_many_arguments)] // What an attention layer takes; a struct would only rename it.
 pub fn attend(
     runtime: &Runtime,
     heads: Heads,
     batch: &Ragged,
-    window: usize,
-    scale: f32,
+    scores: Scores,
     qkv: &[f32],
     store: &Store<'_>,
     scratch: &mut [f32],
@@ -270,10 +304,10 @@ pub fn attend(
                     head_dim: heads.head_dim,
                     position: tile.position,
                     key_count: document.tokens,
-                    causal: false,
-                    window,
-                    scale,
-                    cap: 0.0,
+                    causal: scores.causal,
+                    window: scores.window,
+                    scale: scores.scale,
+                    cap: scores.cap,
                     keys: &store.keys[head * key_slab + key_start..(head + 1) * key_slab],
                     key_type: DataType::F32,
                     values: &store.values[head * value_slab + value_start..(head + 1) * value_slab],
@@ -295,4 +329,36 @@ fn heads_per_chunk(runtime: &Runtime, heads: Heads, batch: &Ragged) -> usize {
     let work = 2 * squares * heads.heads * heads.head_dim;
     let wanted = (work / CHUNK_WORK).max(4 * runtime.threads());
     (batch.tiles.len() * heads.kv_heads / wanted).clamp(1, heads.kv_heads)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_are_those_that_are_seen() {
+        let heads = Heads {
+            heads: 1,
+            kv_heads: 1,
+            head_dim: 1,
+        };
+        for tokens in [1usize, 2, 5, 9, 20] {
+            for window in [0usize, 1, 2, 5, 8, 40] {
+                for causal in [false, true] {
+                    let scores = Scores {
+                        causal,
+                        window,
+                        ..Scores::whole(heads)
+                    };
+                    let sees = |query: usize, key: usize| match causal {
+                        true => key <= query && (window == 0 || query - key < window),
+                        false => window == 0 || query.abs_diff(key) <= window / 2,
+                    };
+                    let queries = (0..tokens).flat_map(|query| (0..tokens).map(move |key| (query, key)));
+                    let expected = queries.filter(|&(query, key)| sees(query, key)).count();
+                    assert_eq!(scores.pairs(tokens), expected, "{tokens} tokens, {scores:?}");
+                }
+            }
+        }
+    }
 }

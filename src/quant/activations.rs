@@ -181,6 +181,11 @@ pub struct ActivationMemory<'a> {
 }
 
 impl ActivationMemory<'_> {
+    /// The same memory for a shorter time.
+    pub fn reborrow(&mut self) -> ActivationMemory<'_> {
+        ActivationMemory { data: self.data }
+    }
+
     /// The memory as `tokens` rows of `columns` inputs; `None` when it is too small.
     pub fn shape(&mut self, form: Form, tokens: usize, columns: usize) -> Option<ActivationsMut<'_>> {
         let blocks = columns.div_ceil(BLOCK);

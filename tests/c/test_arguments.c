@@ -473,10 +473,12 @@ static void embeddings(void)
     GIVES(BAD, "NULL", mantle_embed_dimensions(NULL, &options, &length, error));
     GIVES(BAD, "NULL", mantle_embed_texts(NULL, "x", offsets, 1, &options, row, 0, NULL, error));
     GIVES(BAD, "NULL", mantle_embed_tokens(NULL, &id, offsets, 1, &options, row, 0, NULL, error));
-    /* A decoder has no embeddings. */
-    GIVES(MANTLE_ERROR_UNSUPPORTED, "", mantle_model_embedding_info(model, &info, error));
-    GIVES(MANTLE_ERROR_UNSUPPORTED, "", mantle_embedder_bytes(model, &embedder_options, &memory, error));
-    GIVES(MANTLE_ERROR_UNSUPPORTED, "", mantle_embedder_new(model, &embedder_options, NULL, &embedder, error));
+    /* A decoder has embeddings, too. */
+    SUCCEEDS(mantle_model_embedding_info(model, &info, error));
+    GIVES(MANTLE_ERROR_NOT_FOUND, "prompt 0", mantle_model_prompt(model, 0, &text, &length, &text, &length, error));
+    embedder_options.max_tokens = TINY_CONTEXT + 1;
+    GIVES(BAD, "max_tokens", mantle_embedder_bytes(model, &embedder_options, &memory, error));
+    GIVES(BAD, "max_tokens", mantle_embedder_new(model, &embedder_options, NULL, &embedder, error));
     CHECK(embedder == NULL);
     mantle_embedder_free(NULL);
 }

@@ -195,6 +195,41 @@ static void encoders(void)
     CHECK(session == NULL);
 }
 
+/* A decoder embeds by its last layer: the last token's vector, unless another pooling is asked for. */
+static void decoders(void)
+{
+    struct tiny_model file = tiny_make(NULL);
+    mantle_model *decoder;
+    mantle_embedder *of_decoder;
+    mantle_session *session;
+    mantle_embedding_info info = {.struct_size = sizeof info};
+    mantle_model_info shape = {.struct_size = sizeof shape};
+    mantle_embed_options options = defaults();
+    float rows[3 * TINY_EMBEDDING], last[TINY_EMBEDDING];
+    const size_t offsets[] = {0, 3};
+    SUCCEEDS(mantle_model_open_memory(runtime, file.data, file.size, NULL, &decoder, error));
+    SUCCEEDS(mantle_model_get_info(decoder, &shape, error));
+    CHECK(shape.capabilities == (MANTLE_CAPABILITY_EMBEDDING | MANTLE_CAPABILITY_GENERATION));
+    SUCCEEDS(mantle_model_embedding_info(decoder, &info, error));
+    CHECK(info.pooling == MANTLE_POOLING_LAST && info.dimensions == TINY_EMBEDDING);
+    SUCCEEDS(mantle_embedder_new(decoder, NULL, NULL, &of_decoder, error));
+    options.normalize = MANTLE_NORMALIZE_NO;
+    SUCCEEDS(mantle_embed_texts(of_decoder, "abc", offsets, 1, &options, last, 0, NULL, error));
+    const mantle_token ids[] = {TINY_MERGED, 'c'};
+    const size_t two[] = {0, 2};
+    options.pooling = MANTLE_POOLING_NONE;
+    SUCCEEDS(mantle_embed_tokens(of_decoder, ids, two, 1, &options, rows, 0, NULL, error));
+    CHECK(memcmp(rows + TINY_EMBEDDING, last, sizeof last) == 0);
+    /* It still generates, and an empty text has no token to embed. */
+    SUCCEEDS(mantle_session_new(decoder, NULL, NULL, &session, error));
+    const size_t empty[] = {0, 0};
+    GIVES(BAD, "text 0", mantle_embed_texts(of_decoder, "", empty, 1, NULL, rows, 0, NULL, error));
+    mantle_session_free(session);
+    mantle_embedder_free(of_decoder);
+    mantle_model_free(decoder);
+    tiny_free(&file);
+}
+
 /* A folder that lacks a file names it. */
 static void folders(const char *folder)
 {
@@ -215,6 +250,7 @@ int main(int argc, char **argv)
     tokens();
     cut_and_prompted();
     encoders();
+    decoders();
     folders(argv[1]);
     mantle_embedder_free(embedder);
     mantle_model_free(model);

@@ -80,7 +80,7 @@ static void test_opening(const struct tiny_model *file)
     CHECK(need.cache == 0 && need.scratch == 0 && need.total == need.weights + need.other);
     CHECK(opened.packed_bytes == held.weights && opened.bytes_per_token > 0);
     CHECK(strcmp(opened.architecture, "llama") == 0 && strcmp(opened.name, "tiny") == 0);
-    CHECK(opened.capabilities == MANTLE_CAPABILITY_GENERATION);
+    CHECK(opened.capabilities == (MANTLE_CAPABILITY_GENERATION | MANTLE_CAPABILITY_EMBEDDING));
     CHECK(opened.layers == TINY_LAYERS && opened.embedding == TINY_EMBEDDING && opened.heads == TINY_HEADS);
     CHECK(opened.kv_heads == TINY_KV_HEADS && opened.head_size == TINY_EMBEDDING / TINY_HEADS);
     CHECK(opened.feed_forward == TINY_FEED_FORWARD && opened.vocabulary == TINY_VOCABULARY);

@@ -85,6 +85,14 @@ class Embed(ProgramTest):
         last = self.succeed(PROGRAM, "-m", GEMMA, "--pooling", "last", stdin="abc\n").json_lines[0]
         self.assertLess(cosine(last, whole), 0.9999)
 
+    def test_decoders_embed_by_their_last_token(self):
+        decoder = [PROGRAM, "-m", DATA / "tiny-qwen3-F32.gguf"]
+        self.assertIn("pooling       last", self.succeed(*decoder, "--info").text)
+        row = self.succeed(*decoder, "--ids", stdin="1 2 3\n").json_lines[0]
+        each = self.succeed(*decoder, "--ids", "--pooling", "none", stdin="1 2 3\n").json_lines[0]
+        self.assertAlmostEqual(cosine(row, each[2]), 1, places=6)
+        self.assertEqual(len(self.succeed(*decoder, stdin="a text\n").json_lines), 1)
+
     def test_similarity(self):
         lines = self.succeed(PROGRAM, "-m", GEMMA, "--similarity", stdin="one\ntwo\none\n").text.splitlines()
         self.assertEqual(len(lines), 4)
@@ -240,9 +248,6 @@ class WrongInput(ProgramTest):
 
     def test_models(self):
         self.fail_with(PROGRAM, "-m", "/nowhere.gguf", stdin="a", says=["/nowhere.gguf"])
-        decoder = str(DATA / "tiny-qwen3-F32.gguf")
-        result = run(PROGRAM, "-m", decoder, stdin="a")
-        self.assertEqual(result.code, 1, result.err)
         with tempfile.TemporaryDirectory() as folder:
             self.fail_with(PROGRAM, "-m", folder, stdin="a", says=[folder, "model.safetensors"])
         self.fail_with(PROGRAM, "-m", GEMMA, "nowhere.txt", says=["nowhere.txt"])
