@@ -94,10 +94,12 @@ def work(kind, path, threads):
 class Engine:
     """A worker: `time DOCUMENTS TOKENS RUNS` gives the best seconds, `embed ID...` an embedding."""
 
+    before = []  # what runs the workers, such as chrt
+
     def __init__(self, name, command, environment=None):
         self.name = name
         self.process = subprocess.Popen(
-            list(map(str, command)),
+            list(map(str, [*self.before, *command])),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -239,7 +241,9 @@ def main():
     parser.add_argument("--llama-include", nargs="+", help="folders of llama.h and ggml.h")
     parser.add_argument("--llama-library", help="folder of libllama, libggml and its backends")
     parser.add_argument("--llama-batch", type=int, default=512, help="tokens that llama.cpp takes at once")
+    parser.add_argument("--before", default="", help="runs the workers, such as 'chrt --rr 1' on a machine that is not quiet")
     given = parser.parse_args()
+    Engine.before = given.before.split()
     folder = tempfile.mkdtemp(prefix="mantle-peers-")
     try:
         {"minilm": minilm, "gemma": gemma}[given.what](given, folder)
