@@ -259,7 +259,7 @@ int output_end(const struct program *program, struct output *output, bool is_com
     if (output->form == OUTPUT_NPY) {
         return end_npy(program, output);
     }
-    if (output->form == OUTPUT_SIMILARITY && is_complete) {
+    if (output->form == OUTPUT_SIMILARITY && is_complete && output->rows > 0) {
         write_similarity(output);
     }
     return EXIT_SUCCESS;

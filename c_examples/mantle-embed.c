@@ -29,7 +29,7 @@ static const struct option options[] = {
      "most tokens of a text (default: what the model was\ntrained for, at most 8192)", 1, 1 << 24},
     {NULL, "--truncate", OPTION_FLAG, &truncate_long, NULL, "cut texts that are too long instead of refusing them", 0, 0},
     {"-w", "--weights", OPTION_TEXT, &weights_name, "TYPE",
-     "keep float weights as bf16 or q8_0: faster, less exact", 0, 0},
+     "keep float weights as f32, bf16 or q8_0: bf16 and\nq8_0 are faster and less exact", 0, 0},
     {NULL, "--json", OPTION_FLAG, &as_json, NULL, "a JSON array per record (the default)", 0, 0},
     {NULL, "--npy", OPTION_FLAG, &as_npy, NULL, "one NumPy array of all rows", 0, 0},
     {NULL, "--bin", OPTION_FLAG, &as_binary, NULL, "rows of 32-bit floats, nothing between them", 0, 0},
@@ -346,7 +346,9 @@ static mantle_status open_model(struct state *state)
     if (status == MANTLE_OK) {
         model_options.cancel = state->cancel;
         if (weights_name) {
-            model_options.weight_type = strcmp(weights_name, "bf16") == 0 ? MANTLE_DTYPE_BF16 : MANTLE_DTYPE_Q8_0;
+            model_options.weight_type = strcmp(weights_name, "f32") == 0    ? MANTLE_DTYPE_F32
+                                        : strcmp(weights_name, "bf16") == 0 ? MANTLE_DTYPE_BF16
+                                                                            : MANTLE_DTYPE_Q8_0;
         }
         status = mantle_model_open(state->runtime, model_path, strlen(model_path), &model_options, &state->model, error);
     }
@@ -448,8 +450,9 @@ static void check_usage(void)
     if (!known) {
         usage_error(&program, "--pooling %s: expected mean, cls, last or none", pooling_name);
     }
-    if (weights_name && strcmp(weights_name, "bf16") != 0 && strcmp(weights_name, "q8_0") != 0) {
-        usage_error(&program, "--weights %s: expected bf16 or q8_0", weights_name);
+    if (weights_name && strcmp(weights_name, "f32") != 0 && strcmp(weights_name, "bf16") != 0 &&
+        strcmp(weights_name, "q8_0") != 0) {
+        usage_error(&program, "--weights %s: expected f32, bf16 or q8_0", weights_name);
     }
     if (from_ids && prompt_name && strcmp(prompt_name, "none") != 0) {
         usage_error(&program, "--prompt is text: it cannot go before --ids");

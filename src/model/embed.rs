@@ -314,23 +314,24 @@ impl Embedder {
         };
         let mut start = 0;
         for (index, &end) in rest.iter().enumerate() {
-            if end < start || end > tokens.len() {
-                return Err(Error::invalid(format!(
-                    "document {index}: its tokens go from {start} to {end}; offsets must not fall, nor exceed the {} tokens",
+            let problem = if end < start || end > tokens.len() {
+                format!(
+                    "its tokens go from {start} to {end}; offsets must not fall, nor exceed the {} tokens",
                     tokens.len()
-                )));
-            }
-            if end == start {
-                return Err(Error::invalid(format!("document {index} has no tokens")));
-            }
-            if end - start > self.limits.context && !options.truncate {
-                return Err(Error::invalid(format!(
-                    "document {index} has {} tokens; at most {} are possible unless documents are truncated",
+                )
+            } else if end == start {
+                "it has no tokens".to_owned()
+            } else if end - start > self.limits.context && !options.truncate {
+                format!(
+                    "it has {} tokens; at most {} are possible unless documents are truncated",
                     end - start,
                     self.limits.context
-                )));
-            }
-            start = end;
+                )
+            } else {
+                start = end;
+                continue;
+            };
+            return Err(Error::invalid(problem).within(format!("document {index}")));
         }
         if start != tokens.len() {
             return Err(Error::invalid(format!(
@@ -341,10 +342,12 @@ impl Embedder {
         let vocabulary = self.model.encoder().config().vocabulary;
         if let Some(index) = tokens.iter().position(|&token| token as usize >= vocabulary) {
             let document = rest.partition_point(|&end| end <= index);
-            return Err(Error::invalid(format!(
-                "document {document}: token {index} is {}, outside of the vocabulary of {vocabulary}",
+            let problem = format!(
+                "token {} is {}, outside of the vocabulary of {vocabulary}",
+                index - offsets[document],
                 tokens[index] as i32
-            )));
+            );
+            return Err(Error::invalid(problem).within(format!("document {document}")));
         }
         Ok(rest.len())
     }

@@ -103,7 +103,8 @@ static void lengths(void)
     }
     const size_t offsets[] = {0, 1, 1 + LONG};
     mantle_embed_options options = defaults();
-    GIVES(BAD, "document 1 has 2049", mantle_embed_tokens(embedder, tokens, offsets, 2, &options, rows, 0, NULL, error));
+    GIVES(BAD, "it has 2049 tokens", mantle_embed_tokens(embedder, tokens, offsets, 2, &options, rows, 0, NULL, error));
+    GIVES(BAD, "document 1", mantle_embed_tokens(embedder, tokens, offsets, 2, &options, rows, 0, NULL, error));
     GIVES(BAD, "2048", mantle_embed_tokens(embedder, tokens, offsets, 2, &options, rows, 0, NULL, error));
     options.flags = MANTLE_EMBED_TRUNCATE;
     SUCCEEDS(mantle_embed_tokens(embedder, tokens, offsets, 2, &options, rows, 0, NULL, error));
@@ -132,10 +133,10 @@ static void tokens(void)
     const size_t negative[] = {0, 1}, none[] = {0};
     embed_tokens(ids, two, 2, rows);
     memcpy(expected, rows, sizeof expected);
-    GIVES(BAD, "document 1 has no tokens", mantle_embed_tokens(embedder, ids, empty, 2, NULL, rows, 0, NULL, error));
+    GIVES(BAD, "it has no tokens", mantle_embed_tokens(embedder, ids, empty, 2, NULL, rows, 0, NULL, error));
     GIVES(BAD, "offsets", mantle_embed_tokens(embedder, ids, backwards, 2, NULL, rows, 0, NULL, error));
     GIVES(BAD, "document 1", mantle_embed_tokens(embedder, ids, outside, 2, NULL, rows, 0, NULL, error));
-    GIVES(BAD, "is 512", mantle_embed_tokens(embedder, ids, outside, 2, NULL, rows, 0, NULL, error));
+    GIVES(BAD, "token 2 is 512", mantle_embed_tokens(embedder, ids, outside, 2, NULL, rows, 0, NULL, error));
     GIVES(BAD, "is -1", mantle_embed_tokens(embedder, ids + 5, negative, 1, NULL, rows, 0, NULL, error));
     SUCCEEDS(mantle_embed_tokens(embedder, NULL, none, 0, NULL, NULL, 0, NULL, error));
     /* One row for each token, and the same embedder serves on after every mistake. */

@@ -98,12 +98,15 @@ class Embed(ProgramTest):
         self.assertEqual(len(lines), 4)
         self.assertEqual(lines[1].split()[2:], lines[3].split()[2:])
         self.assertEqual(lines[1].split()[2], "1.000")
+        self.assertEqual(self.succeed(PROGRAM, "-m", GEMMA, "--similarity", stdin="").out, b"")
 
     def test_weights_can_be_converted(self):
         cases = reference("tiny-gemma-embedding-F32.json")
         for weights, least in (("bf16", 0.999), ("q8_0", 0.999)):
             rows = self.succeed(PROGRAM, "-m", GEMMA, "--ids", "-w", weights, stdin=ids(cases)).json_lines
             self.assertGreater(min(cosine(row, case["embedding"]) for row, case in zip(rows, cases)), least)
+        kept, f32 = (self.succeed(PROGRAM, "-m", GEMMA, "--ids", *w, stdin=ids(cases)).out for w in ([], ["-w", "f32"]))
+        self.assertEqual(kept, f32)
 
 
 def npy(data):
@@ -245,6 +248,7 @@ class WrongInput(ProgramTest):
         self.fail_with(PROGRAM, "-m", "x", "--pooling", "max", code=2, says=["max", "mean, cls, last or none"])
         self.fail_with(PROGRAM, "-m", GEMMA, "--pooling", "none", "--similarity", stdin="a", code=2, says=["--similarity"])
         self.fail_with(PROGRAM, "-m", "x", "--ids", "-p", "query", code=2, says=["--prompt"])
+        self.fail_with(PROGRAM, "-m", "x", "--weights", "q4_0", code=2, says=["q4_0", "f32, bf16 or q8_0"])
 
     def test_models(self):
         self.fail_with(PROGRAM, "-m", "/nowhere.gguf", stdin="a", says=["/nowhere.gguf"])
