@@ -550,8 +550,8 @@ mantle_status mantle_tokenizer_is_end(const struct mantle_tokenizer *tokenizer,
 // sessions on any number of threads may share it.
 typedef struct mantle_model mantle_model;
 
-// Tells how far loading is: `done` of `total` bytes of weights. Returns false to cancel. Called on the
-// loading thread.
+// Tells how far a call is: `done` of `total` units (loading: bytes of weights; embedding: tokens). Returns false to
+// cancel. Called on the thread of the call.
 typedef bool (*mantle_progress_fn)(void *user_data, uint64_t done, uint64_t total);
 
 // How to open a model. Set the defaults with mantle_model_options_init.
@@ -1105,6 +1105,11 @@ typedef struct mantle_embed_options {
   const char *prompt;
   // Bytes of `prompt`.
   size_t prompt_length;
+  // Called with the tokens that are done and those of all documents, some hundred tokens at a time, on the calling
+  // thread; false cancels. NULL (default) for none.
+  mantle_progress_fn progress;
+  // Handed to `progress`.
+  void *progress_user_data;
 } mantle_embed_options;
 
 // Tells what the model's files say about its embeddings. Any thread.

@@ -55,9 +55,9 @@ fn structures_have_their_pinned_layout_in_rust_and_in_c() {
             cancel = 40, weight_type = 48, reserved = 52,
         }
         mantle_embedder_options = 24 { struct_size = 0, max_tokens = 8, flags = 12, memory_limit = 16 }
-        mantle_embed_options = 40 {
+        mantle_embed_options = 56 {
             struct_size = 0, pooling = 8, normalize = 12, dimensions = 16, flags = 20, prompt = 24,
-            prompt_length = 32,
+            prompt_length = 32, progress = 40, progress_user_data = 48,
         }
         mantle_embedding_info = 32 {
             struct_size = 0, dimensions = 8, pooling = 12, normalize = 16, dense_layers = 20, prompts = 24,

@@ -11,11 +11,11 @@ use mantle::base::error::{Error, Status};
 use mantle::base::matrix::MatrixMut;
 use mantle::format::dtype::DataType;
 use mantle::format::metadata::Value;
-use mantle::model::embed::{Documents, EmbedOptions, Embedder, EmbedderOptions};
+use mantle::model::embed::{Documents, EmbedOptions, Embedder, EmbedderOptions, Watch};
 use mantle::model::model::{Model, ModelOptions};
 use mantle::model::pooling::Pooling;
 use mantle::model::session::{Session, SessionOptions};
-use mantle::text::embed::{Texts, embed_texts};
+use mantle::text::embed::{Limit, Texts, embed_texts, tokenize};
 use mantle::text::tokenizer::{Tokenizer, of_model};
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ fn with_offsets(tokens: &[u32], offsets: &[usize], rows: usize) -> Error {
     let documents = Documents { tokens, offsets };
     let out = MatrixMut::new(&mut out, rows, 64, 64).unwrap();
     embedder
-        .embed(&documents, &EmbedOptions::default(), out, None)
+        .embed(&documents, &EmbedOptions::default(), out, &mut Watch::default())
         .unwrap_err()
 }
 
@@ -125,19 +125,68 @@ fn sizes_of_embedders() {
 
 #[test]
 fn a_cancelled_call_says_so() {
-    let mut embedder = embedder(&gemma());
+    let model = gemma();
+    let mut embedder = embedder(&model);
     let cancel = Cancel::new();
     cancel.fire();
+    let mut watch = Watch {
+        cancel: Some(&cancel),
+        progress: None,
+    };
     let mut out = [0.0; 64];
     let documents = Documents {
         tokens: &[1, 2],
         offsets: &[0, 2],
     };
-    let out = MatrixMut::new(&mut out, 1, 64, 64).unwrap();
+    let rows = MatrixMut::new(&mut out, 1, 64, 64).unwrap();
     let error = embedder
-        .embed(&documents, &EmbedOptions::default(), out, Some(&cancel))
+        .embed(&documents, &EmbedOptions::default(), rows, &mut watch)
         .unwrap_err();
     assert_eq!(error.status(), Status::Cancelled);
+    // Also while texts become ids.
+    let texts = Texts {
+        bytes: b"abc",
+        offsets: &[0, 3],
+    };
+    let limit = Limit {
+        tokens: 100,
+        truncate: false,
+    };
+    let tokenizer = of_model(&model).unwrap();
+    let error = tokenize(model.runtime(), &*tokenizer, &texts, "", limit, Some(&cancel)).unwrap_err();
+    assert_eq!(error.status(), Status::Cancelled);
+}
+
+#[test]
+fn progress_is_told_and_may_end_the_call() {
+    let mut embedder = embedder(&gemma());
+    let tokens = vec![7; 300 * 5];
+    let offsets: Vec<usize> = (0..=300).map(|i| 5 * i).collect();
+    let documents = Documents {
+        tokens: &tokens,
+        offsets: &offsets,
+    };
+    let mut run = |most: usize| {
+        let mut told = Vec::new();
+        let mut report = |done: u64, total: u64| {
+            told.push((done, total));
+            told.len() < most
+        };
+        let mut watch = Watch {
+            cancel: None,
+            progress: Some(&mut report),
+        };
+        let mut out = vec![0.0; 300 * 64];
+        let rows = MatrixMut::new(&mut out, 300, 64, 64).unwrap();
+        let result = embedder.embed(&documents, &EmbedOptions::default(), rows, &mut watch);
+        (told, result)
+    };
+    let (told, result) = run(usize::MAX);
+    assert_eq!(result, Ok(()));
+    assert!(told.len() > 2 && told.windows(2).all(|pair| pair[0].0 < pair[1].0));
+    assert_eq!(told.last(), Some(&(1500, 1500)));
+    let (told, result) = run(2);
+    assert_eq!((told.len(), result.unwrap_err().status()), (2, Status::Cancelled));
 }
 
 #[test]
@@ -160,7 +209,15 @@ fn text(
     let mut rows = vec![0.0; count * 64];
     let texts = Texts { bytes, offsets };
     let out = MatrixMut::new(&mut rows, count, 64, 64).unwrap();
-    embed_texts(embedder, tokenizer, &texts, prompt, options, out, None)?;
+    embed_texts(
+        embedder,
+        tokenizer,
+        &texts,
+        prompt,
+        options,
+        out,
+        &mut Watch::default(),
+    )?;
     Ok(rows.chunks_exact(64).map(<[f32]>::to_vec).collect())
 }
 

@@ -11,17 +11,18 @@ use super::arena::{self, Block, mantle_arena};
 use super::boundary::{self, call};
 use super::cancel::{self, mantle_cancel};
 use super::handle::{self, Handle, Opaque};
-use super::model::{TokenizerCell, mantle_model};
+use super::model::{TokenizerCell, mantle_model, mantle_progress_fn};
 use super::runtime::mantle_memory;
 use super::status::{mantle_error, mantle_status};
 use super::structure::{self, Structure};
 use super::tokenizer::{self, mantle_token};
 use crate::base::error::{Error, Result};
 use crate::base::matrix::MatrixMut;
-use crate::model::embed::{Documents, EmbedOptions, Embedder, EmbedderOptions};
+use crate::model::embed::{Documents, EmbedOptions, Embedder, EmbedderOptions, Watch};
 use crate::model::pooling::Pooling;
+use crate::model::weights::Progress;
 use crate::text::embed::{Texts, embed_texts};
-use std::ffi::c_char;
+use std::ffi::{c_char, c_void};
 use std::sync::Arc;
 
 /// The memory in which a model makes embeddings. Serves one thread at a time; several embedders of one model
@@ -117,6 +118,11 @@ pub struct mantle_embed_options {
     pub prompt: *const c_char,
     /// Bytes of `prompt`.
     pub prompt_length: usize,
+    /// Called with the tokens that are done and those of all documents, some hundred tokens at a time, on the calling
+    /// thread; false cancels. NULL (default) for none.
+    pub progress: mantle_progress_fn,
+    /// Handed to `progress`.
+    pub progress_user_data: *mut c_void,
 }
 
 // SAFETY: repr(C), begins with its size; numbers and a plain pointer.
@@ -132,6 +138,8 @@ unsafe impl Structure for mantle_embed_options {
             flags: 0,
             prompt: std::ptr::null(),
             prompt_length: 0,
+            progress: None,
+            progress_user_data: std::ptr::null_mut(),
         }
     }
 }
@@ -424,6 +432,7 @@ pub unsafe extern "C" fn mantle_embed_texts(
         let out = unsafe { rows(embeddings, count, columns, stride)? };
         // SAFETY: NULL or a living object, as the header demands.
         let cancel = unsafe { cancel::optional(cancel) };
+        let mut report = report_of(&given);
         let Opened {
             embedder, tokenizer, ..
         } = &mut *opened;
@@ -436,7 +445,10 @@ pub unsafe extern "C" fn mantle_embed_texts(
             prompt,
             &options,
             out,
-            cancel.as_ref(),
+            &mut Watch {
+                cancel: cancel.as_ref(),
+                progress: report.as_mut().map(|report| report as Progress<'_>),
+            },
         )
     };
     // SAFETY: NULL or the caller's pointer.
@@ -469,7 +481,8 @@ pub unsafe extern "C" fn mantle_embed_tokens(
         // SAFETY: as above: the last offset tells how many tokens there are.
         let tokens = unsafe { tokenizer::ids(tokens, total, "tokens")? };
         // SAFETY: NULL, or as large as its struct_size says.
-        let options = embed_options(&unsafe { structure::read(options)? })?;
+        let given = unsafe { structure::read(options)? };
+        let options = embed_options(&given)?;
         let documents = Documents { tokens, offsets };
         let count = opened.embedder.rows(&documents, &options)?;
         let columns = opened.embedder.dimensions(&options)?;
@@ -477,10 +490,26 @@ pub unsafe extern "C" fn mantle_embed_tokens(
         let out = unsafe { rows(embeddings, count, columns, stride)? };
         // SAFETY: NULL or a living object, as the header demands.
         let cancel = unsafe { cancel::optional(cancel) };
-        opened.embedder.embed(&documents, &options, out, cancel.as_ref())
+        let mut report = report_of(&given);
+        let mut watch = Watch {
+            cancel: cancel.as_ref(),
+            progress: report.as_mut().map(|report| report as Progress<'_>),
+        };
+        opened.embedder.embed(&documents, &options, out, &mut watch)
     };
     // SAFETY: NULL or the caller's pointer.
     unsafe { call(error, body) }
+}
+
+/// What calls the caller's progress function.
+fn report_of(options: &mantle_embed_options) -> Option<impl FnMut(u64, u64) -> bool + use<>> {
+    let user_data = options.progress_user_data;
+    options.progress.map(|function| {
+        move |done: u64, total: u64| {
+            // SAFETY: the caller's function, on the caller's thread.
+            unsafe { function(user_data, done, total) }
+        }
+    })
 }
 
 /// The caller's rows of output.

@@ -60,8 +60,8 @@ pub const MANTLE_LOAD_MAP: i32 = 0;
 /// Read the file piece by piece. The same model, bit for bit.
 pub const MANTLE_LOAD_READ: i32 = 1;
 
-/// Tells how far loading is: `done` of `total` bytes of weights. Returns false to cancel. Called on the
-/// loading thread.
+/// Tells how far a call is: `done` of `total` units (loading: bytes of weights; embedding: tokens). Returns false to
+/// cancel. Called on the thread of the call.
 pub type mantle_progress_fn =
     Option<unsafe extern "C" fn(user_data: *mut c_void, done: u64, total: u64) -> bool>;
 

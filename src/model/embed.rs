@@ -1,10 +1,11 @@
 //! An embedder: the memory in which documents become embeddings. One thread at a time.
 
 use super::dense::Dense;
-use super::encoder::{EncoderBuffers, EncoderConfig, EncoderLimits, carve, matrix};
+use super::encoder::{EncoderBuffers, EncoderConfig, EncoderLimits, cancelled, carve, matrix};
 use super::model::Model;
 use super::plan::Carver;
 use super::pooling::{Pooling, normalize, pool};
+use super::weights::Progress;
 use crate::base::cancel::Cancel;
 use crate::base::error::{Error, Result};
 use crate::base::matrix::MatrixMut;
@@ -39,6 +40,26 @@ pub struct EmbedOptions {
     pub dimensions: u32,
     /// Leave tokens out at the end of documents that are too long, instead of refusing them.
     pub truncate: bool,
+}
+
+/// Watches a call, and may end it with [`Status::Cancelled`](crate::base::error::Status).
+#[derive(Default)]
+pub struct Watch<'a> {
+    /// Ends it when fired.
+    pub cancel: Option<&'a Cancel>,
+    /// Called with the tokens done and in all, after every pass; false ends it.
+    pub progress: Option<Progress<'a>>,
+}
+
+impl Watch<'_> {
+    /// An error when the caller has had enough.
+    fn report(&mut self, done: usize, total: usize) -> Result<()> {
+        let go_on = match &mut self.progress {
+            Some(progress) => progress(done as u64, total as u64),
+            None => true,
+        };
+        if go_on { Ok(()) } else { Err(cancelled()) }
+    }
 }
 
 /// Documents: the tokens of document i are `tokens[offsets[i]..offsets[i + 1]]`, with the tokens that the model expects
@@ -180,10 +201,10 @@ impl Embedder {
         documents: &Documents<'_>,
         options: &EmbedOptions,
         out: MatrixMut<'_, f32>,
-        cancel: Option<&Cancel>,
+        watch: &mut Watch<'_>,
     ) -> Result<()> {
         let begun = self.profiler.begin();
-        let result = self.run(documents, options, out, cancel);
+        let result = self.run(documents, options, out, watch);
         self.profiler.end(begun, documents.tokens.len());
         result
     }
@@ -212,7 +233,7 @@ impl Embedder {
         documents: &Documents<'_>,
         options: &EmbedOptions,
         mut out: MatrixMut<'_, f32>,
-        cancel: Option<&Cancel>,
+        watch: &mut Watch<'_>,
     ) -> Result<()> {
         let rows = self.rows(documents, options)?;
         let dimensions = self.dimensions(options)?;
@@ -227,7 +248,8 @@ impl Embedder {
         let (mut document, mut row) = (0, 0);
         while document < count {
             document = self.fill_batch(documents, document)?;
-            row += self.pass(options, row, &mut out, cancel)?;
+            row += self.pass(options, row, &mut out, watch.cancel)?;
+            watch.report(documents.offsets[document], documents.tokens.len())?;
         }
         Ok(())
     }

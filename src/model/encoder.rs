@@ -153,9 +153,14 @@ pub trait Encoder: Send + Sync {
 /// An error when the caller has had enough.
 pub fn check_cancel(cancel: Option<&Cancel>) -> Result<()> {
     if cancel.is_some_and(Cancel::is_fired) {
-        return Err(Error::new(Status::Cancelled, "embedding was cancelled"));
+        return Err(cancelled());
     }
     Ok(())
+}
+
+/// The error of a call that the caller ended.
+pub fn cancelled() -> Error {
+    Error::new(Status::Cancelled, "embedding was cancelled")
 }
 
 /// The form of activations of a layer's matrices; an error when they need different ones.

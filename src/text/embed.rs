@@ -4,7 +4,8 @@ use super::tokenizer::{EncodeOptions, Tokenizer};
 use crate::base::cancel::Cancel;
 use crate::base::error::{Error, Result, Status, Within};
 use crate::base::matrix::{MatrixMut, Pieces};
-use crate::model::embed::{Documents, EmbedOptions, Embedder};
+use crate::model::embed::{Documents, EmbedOptions, Embedder, Watch};
+use crate::model::encoder::check_cancel;
 use crate::model::pooling::Pooling;
 use crate::ops::profile::Op;
 use crate::ops::runtime::Runtime;
@@ -37,20 +38,29 @@ impl Tokenized {
     }
 }
 
+/// How many tokens a text may have.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit {
+    /// Most tokens.
+    pub tokens: usize,
+    /// Cut what is longer, instead of refusing it.
+    pub truncate: bool,
+}
+
 /// Texts of a chunk of work.
 const CHUNK: usize = 8;
 
 /// The ids of every text behind `prompt`, with the tokens that the model expects around a text, on all threads.
 ///
-/// A text of more than `most` tokens is cut when `truncate` says so, but keeps a token that closes it; otherwise it is
-/// an error. An empty text has the tokens around it only. Errors name the number of the text.
+/// A text that is cut keeps the token that closes it. An empty text has the tokens around it only. Errors name the number
+/// of the text.
 pub fn tokenize(
     runtime: &Runtime,
     tokenizer: &dyn Tokenizer,
     texts: &Texts<'_>,
     prompt: &str,
-    most: usize,
-    truncate: bool,
+    limit: Limit,
+    cancel: Option<&Cancel>,
 ) -> Result<Tokenized> {
     let count = texts.offsets.len().saturating_sub(1);
     let mut results: Vec<Result<Vec<u32>>> = Vec::new();
@@ -62,8 +72,9 @@ pub fn tokenize(
         .divide(count.div_ceil(CHUNK), pieces, |chunk, results| {
             for (index, result) in results.iter_mut().enumerate() {
                 let index = chunk * CHUNK + index;
-                *result =
-                    ids(tokenizer, texts, index, prompt, most, truncate).within(|| format!("text {index}"));
+                *result = check_cancel(cancel).and_then(|()| {
+                    ids(tokenizer, texts, index, prompt, limit).within(|| format!("text {index}"))
+                });
             }
         });
     let mut tokenized = Tokenized {
@@ -91,8 +102,7 @@ fn ids(
     texts: &Texts<'_>,
     index: usize,
     prompt: &str,
-    most: usize,
-    truncate: bool,
+    limit: Limit,
 ) -> Result<Vec<u32>> {
     let (start, end) = (texts.offsets[index], texts.offsets[index + 1]);
     let bytes = texts.bytes.get(start..end).ok_or_else(|| {
@@ -117,15 +127,16 @@ fn ids(
             "it has no tokens, and the model puts none around a text",
         ));
     }
-    if ids.len() > most {
-        if !truncate {
+    if ids.len() > limit.tokens {
+        if !limit.truncate {
             return Err(Error::invalid(format!(
-                "it has {} tokens; at most {most} are possible unless texts are truncated",
-                ids.len()
+                "it has {} tokens; at most {} are possible unless texts are truncated",
+                ids.len(),
+                limit.tokens
             )));
         }
         let closing = ids.last().copied().filter(|&id| tokenizer.is_control(id));
-        ids.truncate(most);
+        ids.truncate(limit.tokens);
         if let (Some(closing), Some(last)) = (closing, ids.last_mut()) {
             *last = closing;
         }
@@ -142,7 +153,7 @@ pub fn embed_texts(
     prompt: Option<&str>,
     options: &EmbedOptions,
     out: MatrixMut<'_, f32>,
-    cancel: Option<&Cancel>,
+    watch: &mut Watch<'_>,
 ) -> Result<()> {
     if embedder.pooling(options)? == Pooling::None {
         return Err(Error::new(
@@ -161,9 +172,12 @@ pub fn embed_texts(
         tokenizer,
         texts,
         prompt,
-        embedder.max_tokens(),
-        options.truncate,
+        Limit {
+            tokens: embedder.max_tokens(),
+            truncate: options.truncate,
+        },
+        watch.cancel,
     )?;
     embedder.profiler().step(begun, Op::Tokenization);
-    embedder.embed(&tokenized.documents(), options, out, cancel)
+    embedder.embed(&tokenized.documents(), options, out, watch)
 }

@@ -188,6 +188,55 @@ static void cut_and_prompted(void)
     GIVES(BAD, "prompt", mantle_embed_texts(embedder, "abc", offsets, 1, &options, whole, 0, NULL, error));
 }
 
+/* What a progress function was told; it ends the call when it has been called often enough. */
+struct told {
+    uint64_t done, total;
+    int calls, most;
+};
+
+static bool on_progress(void *user_data, uint64_t done, uint64_t total)
+{
+    struct told *told = user_data;
+    CHECK(done > told->done && done <= total);
+    told->done = done;
+    told->total = total;
+    return ++told->calls < told->most;
+}
+
+static void progress(void)
+{
+    enum { COUNT = 300, EACH = 4 };
+    static mantle_token ids[COUNT * EACH];
+    static size_t offsets[COUNT + 1];
+    static float rows[COUNT * WIDTH];
+    struct told told = {0, 0, 0, 1000};
+    mantle_embed_options options = defaults();
+    mantle_cancel *cancel;
+    for (size_t i = 0; i < COUNT * EACH; i++) {
+        ids[i] = (mantle_token)(i % VOCABULARY);
+    }
+    for (size_t i = 0; i <= COUNT; i++) {
+        offsets[i] = EACH * i;
+    }
+    options.progress = on_progress;
+    options.progress_user_data = &told;
+    SUCCEEDS(mantle_embed_tokens(embedder, ids, offsets, COUNT, &options, rows, 0, NULL, error));
+    CHECK(told.calls > 1 && told.done == COUNT * EACH && told.total == told.done);
+    /* Not by GIVES, which would make the call twice. */
+    told = (struct told){0, 0, 0, 1};
+    mantle_error *error = NULL;
+    CHECK(mantle_embed_tokens(embedder, ids, offsets, COUNT, &options, rows, 0, NULL, &error) ==
+          MANTLE_ERROR_CANCELLED);
+    CHECK(told.calls == 1);
+    mantle_error_free(error);
+    SUCCEEDS(mantle_cancel_new(&cancel, error));
+    mantle_cancel_fire(cancel);
+    const char *text = "abc";
+    const size_t one[] = {0, 3};
+    GIVES(MANTLE_ERROR_CANCELLED, NULL, mantle_embed_texts(embedder, text, one, 1, NULL, rows, 0, cancel, error));
+    mantle_cancel_free(cancel);
+}
+
 /* An encoder has no logits. */
 static void encoders(void)
 {
@@ -250,6 +299,7 @@ int main(int argc, char **argv)
     lengths();
     tokens();
     cut_and_prompted();
+    progress();
     encoders();
     decoders();
     folders(argv[1]);

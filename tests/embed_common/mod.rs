@@ -6,7 +6,7 @@ pub mod reference;
 use mantle::base::error::{Error, Result, Status};
 use mantle::base::matrix::MatrixMut;
 use mantle::kernels::Isa;
-use mantle::model::embed::{Documents, EmbedOptions, Embedder, EmbedderOptions};
+use mantle::model::embed::{Documents, EmbedOptions, Embedder, EmbedderOptions, Watch};
 use mantle::model::model::{Model, ModelOptions};
 use mantle::ops::runtime::{Runtime, RuntimeOptions};
 use std::path::{Path, PathBuf};
@@ -72,7 +72,7 @@ pub fn try_embed(
     let rows = embedder.rows(&documents, options)?;
     let mut out = vec![0.0; rows * columns];
     let matrix = MatrixMut::new(&mut out, rows, columns, columns).unwrap();
-    embedder.embed(&documents, options, matrix, None)?;
+    embedder.embed(&documents, options, matrix, &mut Watch::default())?;
     Ok(out.chunks_exact(columns).map(<[f32]>::to_vec).collect())
 }
 
