@@ -342,6 +342,15 @@ typedef struct mantle_runtime_options {
   int32_t isa;
   // Messages up to this MANTLE_LOG_* level go to `log`; default MANTLE_LOG_WARNING.
   int32_t log_level;
+  // Bytes of a core's first- and second-level data caches, by which the work is cut; 0 (default): what the
+  // system says. At most 1 MiB and 64 MiB. They change the speed only.
+  uint32_t first_cache_bytes;
+  // See `first_cache_bytes`.
+  uint32_t second_cache_bytes;
+  // 1 (default): weights are fetched into the caches ahead of their use; 0: the hardware does it alone.
+  int32_t prefetch;
+  // 1 (default): large buffers are advised to the system as huge pages; 0: they are not.
+  int32_t huge_pages;
   // CPUs to pin the started threads to: CPU i is bit i % 64 of word i / 64. All zero (default) pins none.
   uint64_t cpus[MANTLE_CPU_WORDS];
   // Gets the messages; NULL (default) for none.
@@ -365,6 +374,10 @@ typedef struct mantle_runtime_info {
   uint32_t threads;
   // The instruction set in use, MANTLE_ISA_*.
   int32_t isa;
+  // Bytes of the first- and second-level data caches by which the work is cut.
+  uint32_t first_cache_bytes;
+  // See `first_cache_bytes`.
+  uint32_t second_cache_bytes;
 } mantle_runtime_info;
 
 // Memory in bytes: held, or needed. Which fields are set depends on the function; the others are 0.

@@ -42,11 +42,14 @@ macro_rules! pinned {
 #[test]
 fn structures_have_their_pinned_layout_in_rust_and_in_c() {
     let code = pinned! {
-        mantle_runtime_options = 192 {
-            struct_size = 0, threads = 8, spin_microseconds = 12, isa = 16, log_level = 20, cpus = 24, log = 152,
-            log_user_data = 160, allocate = 168, release = 176, allocator_user_data = 184,
+        mantle_runtime_options = 208 {
+            struct_size = 0, threads = 8, spin_microseconds = 12, isa = 16, log_level = 20, first_cache_bytes = 24,
+            second_cache_bytes = 28, prefetch = 32, huge_pages = 36, cpus = 40, log = 168, log_user_data = 176,
+            allocate = 184, release = 192, allocator_user_data = 200,
         }
-        mantle_runtime_info = 16 { struct_size = 0, threads = 8, isa = 12 }
+        mantle_runtime_info = 24 {
+            struct_size = 0, threads = 8, isa = 12, first_cache_bytes = 16, second_cache_bytes = 20,
+        }
         mantle_memory = 56 {
             struct_size = 0, total = 8, peak = 16, weights = 24, cache = 32, scratch = 40, other = 48,
         }

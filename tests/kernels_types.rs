@@ -6,7 +6,7 @@ mod kernels_support;
 use kernels_support::*;
 use mantle::base::matrix::MatrixMut;
 use mantle::format::dtype::DataType;
-use mantle::kernels::{Kernels, Strategy};
+use mantle::kernels::{Kernels, Strategy, Tuning};
 use mantle::quant::activations::Form;
 use mantle::quant::packed::{BLOCK, Layout};
 
@@ -71,7 +71,7 @@ fn the_growth_is_what_is_promised() {
 #[test]
 fn decoding_in_registers_and_in_the_cache_gives_the_same_bits() {
     // More tokens than pass over a decoded chunk at once, more blocks than a chunk has, odd panels.
-    for (rows, columns, tokens) in [(16, 256, 1), (40, 256, 7), (33, 1280, 101), (5, 2304, 3)] {
+    for (rows, columns, tokens) in [(16, 256, 1), (40, 256, 7), (33, 1280, 245), (5, 2304, 3)] {
         for dtype in packable().filter(|&dtype| Form::of(dtype) == Form::Codes) {
             let mut random = Random(rows as u64 + u64::from(dtype as u32));
             let stored = random_weights(dtype, rows, columns, true, &mut random);
@@ -100,6 +100,13 @@ fn decoding_in_registers_and_in_the_cache_gives_the_same_bits() {
                         dtype.name()
                     );
                     assert_same(&what, &run(kernels, strategy), &expected);
+                    // Caches of other sizes cut the work elsewhere.
+                    let small = Tuning {
+                        decoded_bytes: 1,
+                        group_bytes: 1,
+                        fetched_bytes: 0,
+                    };
+                    assert_same(&what, &run(&kernels.tuned(small), strategy), &expected);
                 }
             }
         }

@@ -33,6 +33,7 @@ unsafe impl Sync for HostAllocator {}
 #[derive(Clone, Default)]
 pub struct Allocator {
     host: Option<HostAllocator>,
+    small_pages: bool,
     counters: Arc<Counters>,
 }
 
@@ -52,7 +53,15 @@ impl Allocator {
     pub fn host(host: HostAllocator) -> Allocator {
         Allocator {
             host: Some(host),
-            counters: Arc::default(),
+            ..Allocator::default()
+        }
+    }
+
+    /// The same, but large buffers are not advised as huge pages.
+    pub fn with_small_pages(self) -> Allocator {
+        Allocator {
+            small_pages: true,
+            ..self
         }
     }
 
@@ -98,7 +107,7 @@ impl Allocator {
                 "the host's allocator returned memory that is not aligned to {alignment} bytes"
             )));
         }
-        if size >= HUGE_PAGE {
+        if size >= HUGE_PAGE && !self.small_pages {
             advise_huge_pages(memory, size);
         }
         if self.host.is_some() || size >= HUGE_PAGE {

@@ -6,6 +6,7 @@ use super::boundary::{self, call};
 use super::handle::{self, Handle, Opaque};
 use super::status::{mantle_error, mantle_status};
 use super::structure::{self, Structure};
+use crate::base::caches::Caches;
 use crate::base::error::{Error, Result};
 use crate::base::memory::{Allocator, HostAllocator};
 use crate::kernels::Isa;
@@ -95,6 +96,15 @@ pub struct mantle_runtime_options {
     pub isa: i32,
     /// Messages up to this MANTLE_LOG_* level go to `log`; default MANTLE_LOG_WARNING.
     pub log_level: i32,
+    /// Bytes of a core's first- and second-level data caches, by which the work is cut; 0 (default): what the
+    /// system says. At most 1 MiB and 64 MiB. They change the speed only.
+    pub first_cache_bytes: u32,
+    /// See `first_cache_bytes`.
+    pub second_cache_bytes: u32,
+    /// 1 (default): weights are fetched into the caches ahead of their use; 0: the hardware does it alone.
+    pub prefetch: i32,
+    /// 1 (default): large buffers are advised to the system as huge pages; 0: they are not.
+    pub huge_pages: i32,
     /// CPUs to pin the started threads to: CPU i is bit i % 64 of word i / 64. All zero (default) pins none.
     pub cpus: [u64; MANTLE_CPU_WORDS],
     /// Gets the messages; NULL (default) for none.
@@ -122,6 +132,10 @@ unsafe impl Structure for mantle_runtime_options {
             spin_microseconds: defaults.spin_microseconds,
             isa: MANTLE_ISA_BEST,
             log_level: MANTLE_LOG_WARNING,
+            first_cache_bytes: 0,
+            second_cache_bytes: 0,
+            prefetch: 1,
+            huge_pages: 1,
             cpus: [0; MANTLE_CPU_WORDS],
             log: None,
             log_user_data: std::ptr::null_mut(),
@@ -142,6 +156,10 @@ pub struct mantle_runtime_info {
     pub threads: u32,
     /// The instruction set in use, MANTLE_ISA_*.
     pub isa: i32,
+    /// Bytes of the first- and second-level data caches by which the work is cut.
+    pub first_cache_bytes: u32,
+    /// See `first_cache_bytes`.
+    pub second_cache_bytes: u32,
 }
 
 // SAFETY: repr(C), begins with its size; numbers.
@@ -153,6 +171,8 @@ unsafe impl Structure for mantle_runtime_info {
             struct_size: size_of::<Self>(),
             threads: 0,
             isa: 0,
+            first_cache_bytes: 0,
+            second_cache_bytes: 0,
         }
     }
 }
@@ -240,6 +260,8 @@ pub unsafe extern "C" fn mantle_runtime_get_info(
         info.write(mantle_runtime_info {
             threads: u32::try_from(runtime.threads()).unwrap_or(u32::MAX),
             isa: isa_number(runtime.isa()),
+            first_cache_bytes: u32::try_from(runtime.caches().first).unwrap_or(u32::MAX),
+            second_cache_bytes: u32::try_from(runtime.caches().second).unwrap_or(u32::MAX),
             ..mantle_runtime_info::defaults()
         });
         Ok(())
@@ -331,6 +353,8 @@ fn checked(options: &mantle_runtime_options) -> Result<RuntimeOptions> {
         cpus: cpus_of(&options.cpus),
         isa: isa_of(options.isa)?,
         log_level: level_of(options.log_level)?,
+        caches: caches_of(options)?,
+        prefetch: switch_of("prefetch", options.prefetch)?,
         ..RuntimeOptions::default()
     };
     checked.log = options.log.map(|log| log_of(log, options.log_user_data));
@@ -347,7 +371,42 @@ fn checked(options: &mantle_runtime_options) -> Result<RuntimeOptions> {
             ));
         }
     };
+    if !switch_of("huge_pages", options.huge_pages)? {
+        checked.allocator = checked.allocator.with_small_pages();
+    }
     Ok(checked)
+}
+
+fn switch_of(name: &str, number: i32) -> Result<bool> {
+    match number {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(Error::invalid(format!("{name} is {number}, expected 0 or 1"))),
+    }
+}
+
+/// The caches that the caller names, with what the system says for the others.
+fn caches_of(options: &mantle_runtime_options) -> Result<Option<Caches>> {
+    let (first, second) = (
+        options.first_cache_bytes as usize,
+        options.second_cache_bytes as usize,
+    );
+    if first == 0 && second == 0 {
+        return Ok(None);
+    }
+    if first > 1 << 20 || second > 64 << 20 {
+        return Err(Error::invalid(format!(
+            "caches of {first} and {second} bytes: expected at most 1 MiB and 64 MiB"
+        )));
+    }
+    let mut caches = Caches::detect();
+    if first != 0 {
+        caches.first = first;
+    }
+    if second != 0 {
+        caches.second = second;
+    }
+    Ok(Some(caches))
 }
 
 fn cpus_of(words: &[u64; MANTLE_CPU_WORDS]) -> Vec<usize> {

@@ -180,7 +180,7 @@ pub(super) unsafe fn code_tile<S: Simd, W: Weights, const P: usize, const T: usi
     unsafe {
         for first in (0..x.blocks).step_by(BLOCKS) {
             for block in first..x.blocks.min(first + BLOCKS) {
-                if !W::STEPPED {
+                if !W::STEPPED && x.ahead > 0 {
                     x.fetch::<S, W, P>(block);
                 }
                 block_tile::<S, W, P, T>(x, block, records, acc);

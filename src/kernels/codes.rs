@@ -35,19 +35,12 @@ use crate::quant::packed::{BLOCK, PANEL};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
-/// Blocks that are decoded at once, at most: two panels of them, with scales, take 36 to 42 KiB, a first-level cache.
+/// Blocks that are decoded at once, at most: two panels of them, with scales, take 36 to 48 KiB.
 const CHUNK: usize = 24;
 
 /// Tokens that pass over a decoded chunk, at most: so many tiles that decoding costs little beside them. A multiple of the
 /// tiles of six, four, two and one.
 const GROUP: usize = 240;
-
-/// Bytes of the activations of a group, about: most of a second-level cache, from which they are read for every pair of panels.
-const GROUP_BYTES: usize = 768 << 10;
-
-/// Bytes of a tile's weights, at most, for which those of the next tile are fetched meanwhile; measured on Zen 5, the next tile is
-/// better than any fixed distance. It waits in the second-level cache.
-const FAR: usize = 128 << 10;
 
 /// How far ahead the weights of a larger tile are fetched.
 const NEAR: usize = 4 << 10;
@@ -151,7 +144,8 @@ unsafe fn few_tile<S: Simd, W: Weights, const P: usize, const T: usize>(
             scale_stride: args.panel_bytes,
             scale_bytes: args.panel_bytes / args.blocks - W::CODE_BYTES,
             ahead: match P * args.panel_bytes {
-                tile if tile <= FAR => tile,
+                _ if args.tuning.fetched_bytes == 0 => 0,
+                tile if tile <= args.tuning.fetched_bytes => tile,
                 _ => NEAR,
             },
             ..Operands::activations(args, token, 0)
@@ -187,7 +181,7 @@ unsafe fn many_tokens<S: Simd, W: Weights>(args: &MatmulArgs, group: GroupFn<W::
     // Chunks of nearly equal length, of whole super-blocks.
     let chunk = args
         .blocks
-        .div_ceil(args.blocks.div_ceil(CHUNK))
+        .div_ceil(args.blocks.div_ceil(chunk_blocks::<W>(args)))
         .next_multiple_of(BLOCKS);
     let most = group_tokens(args);
     for first in (0..args.tokens).step_by(most) {
@@ -233,9 +227,16 @@ unsafe fn many_tokens<S: Simd, W: Weights>(args: &MatmulArgs, group: GroupFn<W::
     }
 }
 
+/// Blocks of a chunk, at most: as many as stay in the first-level cache; whole super-blocks.
+fn chunk_blocks<W: Weights>(args: &MatmulArgs) -> usize {
+    let vectors = MANTISSAS.len() * W::HALVES + W::MINIMA;
+    let bytes = PANELS * (BLOCK * PANEL + vectors * 4 * LANES);
+    (args.tuning.decoded_bytes / bytes / BLOCKS * BLOCKS).clamp(BLOCKS, CHUNK)
+}
+
 /// Tokens of a group: as many as stay in the second-level cache, in groups of nearly equal size.
 fn group_tokens(args: &MatmulArgs) -> usize {
-    let most = (GROUP_BYTES / args.input_stride).clamp(GROUP / 4, GROUP);
+    let most = (args.tuning.group_bytes / args.input_stride).clamp(GROUP / 4, GROUP);
     args.tokens
         .div_ceil(args.tokens.div_ceil(most))
         .next_multiple_of(6)

@@ -31,7 +31,7 @@ use crate::quant::packed::{BLOCK, PANEL, PackedMatrix};
 use activation::Activation;
 use attention::AttentionArgs;
 use matmul::MatmulArgs;
-pub use matmul::Strategy;
+pub use matmul::{Strategy, Tuning};
 use std::ops::Range;
 
 /// Which element types the key-value cache may have.
@@ -130,6 +130,7 @@ impl Kernels {
             row_bias: row_bias.map_or(std::ptr::null(), <[f32]>::as_ptr),
             accumulate,
             strategy,
+            tuning: self.tuning,
         };
         // SAFETY: the table was chosen for this CPU; the shapes were checked above.
         unsafe { kernel(&args) }

@@ -1,7 +1,7 @@
 //! The table of kernels: one for each instruction set, chosen once, when a runtime is made.
 
 use super::attention::AttentionFn;
-use super::matmul::MatmulFn;
+use super::matmul::{MatmulFn, Tuning};
 use super::vector::VectorKernels;
 use crate::base::error::{Error, Result};
 use crate::format::dtype::DataType;
@@ -72,8 +72,10 @@ pub(super) type QuantizeFn = unsafe fn(*const f32, usize, *mut u8);
 pub(super) type CodeKernels = [(DataType, MatmulFn); 25];
 
 /// The kernels of one instruction set. Their safe fronts are methods in `kernels/mod.rs`.
+#[derive(Clone)]
 pub struct Kernels {
     pub(super) isa: Isa,
+    pub(super) tuning: Tuning,
     pub(super) matmul_f32: MatmulFn,
     pub(super) matmul_f16: MatmulFn,
     pub(super) matmul_bf16: MatmulFn,
@@ -141,6 +143,19 @@ impl Kernels {
             tables.push(("avx512 without BF16", &super::avx512::WITHOUT_BF16));
         }
         tables
+    }
+
+    /// The same kernels, which cut their work as `tuning` says.
+    pub fn tuned(&self, tuning: Tuning) -> Kernels {
+        Kernels {
+            tuning,
+            ..self.clone()
+        }
+    }
+
+    /// How the work is cut.
+    pub fn tuning(&self) -> Tuning {
+        self.tuning
     }
 
     /// The instruction set.
@@ -248,6 +263,7 @@ macro_rules! kernel_table {
             }
             $crate::kernels::table::Kernels {
                 isa: $isa,
+                tuning: matmul::Tuning::of($crate::base::caches::Caches::ASSUMED),
                 matmul_f32,
                 matmul_f16,
                 matmul_bf16,

@@ -10,6 +10,7 @@ use crate::base::matrix::Source;
 use crate::format::dtype::DataType;
 
 /// The kernels of this file for one instruction set.
+#[derive(Clone)]
 pub(super) struct VectorKernels {
     pub(super) axpy: unsafe fn(f32, *const f32, usize, *mut f32),
     pub(super) scale: unsafe fn(f32, *const f32, usize, *mut f32),

@@ -1,9 +1,10 @@
 //! What every call shares: threads, kernels, memory and the log.
 
+use crate::base::caches::Caches;
 use crate::base::error::{Error, Result};
 use crate::base::memory::Allocator;
 use crate::base::threads::Pool;
-use crate::kernels::{Isa, Kernels};
+use crate::kernels::{Isa, Kernels, Tuning};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +37,10 @@ pub struct RuntimeOptions {
     pub cpus: Vec<usize>,
     /// The best instruction set to use; `None` for the best that the CPU has. The environment variable `MANTLE_ISA` overrides it.
     pub isa: Option<Isa>,
+    /// A core's caches, by which work is cut; `None` for what the system says.
+    pub caches: Option<Caches>,
+    /// Whether weights are fetched into the caches ahead of their use.
+    pub prefetch: bool,
     /// Where buffers come from.
     pub allocator: Allocator,
     /// Takes messages; `None` for silence.
@@ -51,6 +56,8 @@ impl Default for RuntimeOptions {
             spin_microseconds: 100,
             cpus: Vec::new(),
             isa: None,
+            caches: None,
+            prefetch: true,
             allocator: Allocator::system(),
             log: None,
             log_level: LogLevel::Warning,
@@ -61,7 +68,8 @@ impl Default for RuntimeOptions {
 /// Threads, kernels, memory and log of any number of models. Share it freely; all methods may be called from any thread.
 pub struct Runtime {
     pool: Pool,
-    kernels: &'static Kernels,
+    kernels: Kernels,
+    caches: Caches,
     allocator: Allocator,
     log: Option<LogFn>,
     log_level: LogLevel,
@@ -78,16 +86,29 @@ impl Runtime {
         let isa = choose_isa(options.isa)?;
         let kernels =
             Kernels::of(isa).ok_or_else(|| Error::unsupported(format!("this CPU has no {}", isa.name())))?;
+        let caches = options.caches.unwrap_or_else(Caches::detect);
+        let tuning = Tuning::of(caches);
+        let kernels = kernels.tuned(if options.prefetch {
+            tuning
+        } else {
+            tuning.without_fetching()
+        });
         let spin = Duration::from_micros(options.spin_microseconds.into());
         let runtime = Runtime {
             pool: Pool::new(threads, spin, &options.cpus)?,
             kernels,
+            caches,
             allocator: options.allocator,
             log: options.log,
             log_level: options.log_level,
         };
         runtime.log(LogLevel::Info, "runtime", || {
-            format!("{threads} threads, instruction set {}", isa.name())
+            format!(
+                "{threads} threads, instruction set {}, caches of {} and {} KiB",
+                isa.name(),
+                caches.first >> 10,
+                caches.second >> 10
+            )
         });
         Ok(Arc::new(runtime))
     }
@@ -103,8 +124,13 @@ impl Runtime {
     }
 
     /// The kernels of the chosen instruction set.
-    pub fn kernels(&self) -> &'static Kernels {
-        self.kernels
+    pub fn kernels(&self) -> &Kernels {
+        &self.kernels
+    }
+
+    /// The caches by which work is cut.
+    pub fn caches(&self) -> Caches {
+        self.caches
     }
 
     /// The chosen instruction set.

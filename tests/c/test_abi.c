@@ -139,6 +139,16 @@ static void test_runtime_options(void)
     options.log_level = -1;
     GIVES(MANTLE_ERROR_INVALID_ARGUMENT, "log_level", mantle_runtime_new(&options, &runtime, error));
     options.log_level = MANTLE_LOG_DEBUG;
+    options.prefetch = 2;
+    GIVES(MANTLE_ERROR_INVALID_ARGUMENT, "prefetch is 2", mantle_runtime_new(&options, &runtime, error));
+    options.prefetch = 0;
+    options.huge_pages = -1;
+    GIVES(MANTLE_ERROR_INVALID_ARGUMENT, "huge_pages is -1", mantle_runtime_new(&options, &runtime, error));
+    options.huge_pages = 0;
+    options.second_cache_bytes = 1u << 30;
+    GIVES(MANTLE_ERROR_INVALID_ARGUMENT, "1073741824", mantle_runtime_new(&options, &runtime, error));
+    options.first_cache_bytes = 40000;
+    options.second_cache_bytes = 400000;
     options.allocate = (mantle_allocate_fn)1;
     GIVES(MANTLE_ERROR_INVALID_ARGUMENT, "release", mantle_runtime_new(&options, &runtime, error));
     CHECK(runtime == NULL);
@@ -149,6 +159,7 @@ static void test_runtime_options(void)
     SUCCEEDS(mantle_runtime_get_info(runtime, &info, error));
     CHECK(info.threads == 2);
     CHECK(info.isa == MANTLE_ISA_SCALAR || getenv("MANTLE_ISA"));
+    CHECK(info.first_cache_bytes == 40000 && info.second_cache_bytes == 400000);
     mantle_runtime_free(runtime);
 }
 
