@@ -23,12 +23,13 @@ const STABLE: &[&str] = &[
     "embed",
     "profile",
     "matrix",
+    "gemm",
     "rows",
     "vector",
 ];
 
 /// Sections of `mantle_experimental.h`.
-const EXPERIMENTAL: &[&str] = &["limits"];
+const EXPERIMENTAL: &[&str] = &["activations", "limits"];
 
 fn main() {
     let root = PathBuf::from(variable("CARGO_MANIFEST_DIR"));

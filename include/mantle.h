@@ -1426,6 +1426,65 @@ mantle_status mantle_matmul(const mantle_runtime *runtime,
 
 /*
  * ------------------------------------------------------------------------------------------------
+ * Products of plain floats
+ * ------------------------------------------------------------------------------------------------
+ */
+
+// B holds a row of `columns` values for each input, instead of a row of `depth` values for each column.
+#define MANTLE_GEMM_B_BY_INPUT (1 << 0)
+
+// Options of mantle_matmul_f32. Set the defaults with mantle_gemm_options_init.
+typedef struct mantle_gemm_options {
+  // sizeof(mantle_gemm_options).
+  size_t struct_size;
+  // How A is stored: MANTLE_DTYPE_F32 (default), MANTLE_DTYPE_F16 or MANTLE_DTYPE_BF16.
+  mantle_dtype a_type;
+  // How B is stored; as a_type.
+  mantle_dtype b_type;
+  // Factor of A; default 1. It is multiplied into A, rounded.
+  float alpha;
+  // Factor of what C holds; default 0: then C is only written, whatever it holds.
+  float beta;
+  // Added to every row of C: one value for each column. NULL (default) for none.
+  const float *bias;
+  // MANTLE_GEMM_* bits; default 0.
+  uint32_t flags;
+  // 0.
+  uint32_t reserved;
+} mantle_gemm_options;
+
+// Sets `options` to the defaults. `size` is sizeof(mantle_gemm_options). Any thread.
+mantle_status mantle_gemm_options_init(struct mantle_gemm_options *options,
+                                       size_t size,
+                                       mantle_error **error);
+
+// Multiplies plain floats: c[i][j] = alpha * sum over k of a[i][k] * b[j][k] + beta * c[i][j] + bias[j] for `rows`
+// rows i, `columns` columns j and `depth` inputs k: B has the shape of weights, one row for each output, or with
+// MANTLE_GEMM_B_BY_INPUT that of a row-major matrix, b[k][j]. Row i of A begins at value a + i * a_stride, and so
+// on; strides count values and are at least the length of a row. `options` may be NULL for the defaults. For
+// weights that are used again and again, mantle_matrix_new and mantle_matmul are faster.
+// C must not overlap A, B or the bias; A and B may overlap. With `depth` 0 the sum is 0; no rows or no columns are
+// no work. NaN and infinity are handed on as IEEE 754 says, also those of A when alpha is 0; denormals are kept.
+// Every c[i][j] is one chain of fused multiply-adds over k in order, which starts from beta * c[i][j] + bias[j]: its
+// bits depend neither on the shape beside it nor on the number of threads nor on the instruction set. F16 and
+// BF16 are widened, which is exact. Runs on the runtime's threads, and takes scratch memory from its allocator
+// (about half a MiB for each thread), which the runtime keeps for the next call. Any thread.
+// Errors: INVALID_ARGUMENT (a stride too small, overlap, an unknown type or flag), NO_MEMORY (scratch).
+mantle_status mantle_matmul_f32(const mantle_runtime *runtime,
+                                const void *a,
+                                size_t a_stride,
+                                const void *b,
+                                size_t b_stride,
+                                size_t rows,
+                                size_t columns,
+                                size_t depth,
+                                const struct mantle_gemm_options *options,
+                                float *c,
+                                size_t c_stride,
+                                mantle_error **error);
+
+/*
+ * ------------------------------------------------------------------------------------------------
  * Rows: encoding and decoding
  * ------------------------------------------------------------------------------------------------
  */

@@ -17,6 +17,71 @@ extern "C" {
 
 /*
  * ------------------------------------------------------------------------------------------------
+ * Activations: quantized rows
+ * ------------------------------------------------------------------------------------------------
+ *
+ * What mantle_matmul does with its inputs inside, to look at or to store, and the forms of MCF. Rows follow one
+ * another at any alignment; all numbers are little-endian.
+ */
+
+// How a row of activations is quantized.
+typedef int32_t mantle_activation_form;
+
+// As mantle_matmul does it for quantized weights: 8-bit codes with a scale for each 32 values, of every 256 values
+// one group of four apart (docs/activations.md). A row of n values has b = n / 32 (rounded up) blocks and
+// s = b / 8 (rounded up) groups: b scales (f32); s times place (u32: a quarter of the index of the group's first
+// value among its 256), four codes (i8), scale (f32); then 32 * b codes (i8), 0 behind the end. A value is the
+// scale of its block times its code, and for the values of a group plus the group's scale times the code there.
+#define MANTLE_ACTIVATIONS_BLOCKS 0
+// One scale for the row: scale (f32), n codes (i8, up to 127 in magnitude). A value is scale * code.
+#define MANTLE_ACTIVATIONS_ROW 1
+// MCF's int8: scale (f32), zero point (f32), n codes (i8, up to 127 in magnitude). A value is scale times
+// the difference of code and zero point.
+#define MANTLE_ACTIVATIONS_INT8 2
+// MCF's int4: scale (f32), zero point (f32), n codes (4 bits in two's complement, up to 7 in magnitude, two a byte,
+// the first in the low half, 0 behind the end). A value is scale times the difference of code and zero point.
+#define MANTLE_ACTIVATIONS_INT4 3
+
+// Tells how many bytes a quantized row of `columns` values takes. Any thread.
+// Errors: INVALID_ARGUMENT (an unknown form).
+mantle_status mantle_activation_row_bytes(mantle_activation_form form,
+                                          size_t columns,
+                                          size_t *bytes,
+                                          mantle_error **error);
+
+// Quantizes `rows` rows of `columns` values. Row r begins at values + r * stride (in values, at least `columns`);
+// the results follow each other in `data`, which has `size` = rows * mantle_activation_row_bytes bytes. Codes are
+// rounded to nearest even. A block or row with NaN or infinity (a block also with 2^111 or more) gets the scale NaN and
+// codes of 0, so that all of it becomes NaN; a block, a group or a symmetric row whose largest magnitude is tiny (below
+// 1.5e-36, for a row 127 times that) counts as 0; a row with a zero point whose values differ by less than 254
+// (int4: 14) times 1.5e-36 as constant. The same bits on every instruction set. Runs on the runtime's threads. Any thread.
+// Errors: INVALID_ARGUMENT (an unknown form, a stride too small, a wrong size), NO_MEMORY (scratch).
+mantle_status mantle_quantize_activations(const mantle_runtime *runtime,
+                                          mantle_activation_form form,
+                                          const float *values,
+                                          size_t rows,
+                                          size_t columns,
+                                          size_t stride,
+                                          void *data,
+                                          size_t size,
+                                          mantle_error **error);
+
+// The values that mantle_quantize_activations rounded to: `size` = rows * mantle_activation_row_bytes bytes at
+// `data`. Row r goes to values + r * stride (in values, at least `columns`). Runs on the runtime's threads. Any
+// thread.
+// Errors: INVALID_ARGUMENT (an unknown form, a stride too small, a wrong size).
+mantle_status mantle_dequantize_activations(const mantle_runtime *runtime,
+                                            mantle_activation_form form,
+                                            const void *data,
+                                            size_t size,
+                                            size_t rows,
+                                            size_t columns,
+                                            float *values,
+                                            size_t stride,
+                                            mantle_error **error);
+
+/*
+ * ------------------------------------------------------------------------------------------------
  * Limits: what this machine can do
  * ------------------------------------------------------------------------------------------------
  *

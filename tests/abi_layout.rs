@@ -6,6 +6,7 @@
 
 use mantle::ffi::arena::mantle_arena_info;
 use mantle::ffi::embed::{mantle_embed_options, mantle_embedder_options, mantle_embedding_info};
+use mantle::ffi::gemm::mantle_gemm_options;
 use mantle::ffi::generate::{mantle_generate_options, mantle_generation};
 use mantle::ffi::matrix::mantle_matrix_info;
 use mantle::ffi::model::mantle_model_options;
@@ -90,6 +91,9 @@ fn structures_have_their_pinned_layout_in_rust_and_in_c() {
         }
         mantle_profile_entry = 40 {
             struct_size = 0, calls = 8, nanoseconds = 16, operations = 24, bytes = 32,
+        }
+        mantle_gemm_options = 40 {
+            struct_size = 0, a_type = 8, b_type = 12, alpha = 16, beta = 20, bias = 24, flags = 32, reserved = 36,
         }
         mantle_matrix_info = 40 {
             struct_size = 0, rows = 8, columns = 16, packed_bytes = 24, dtype = 32, reserved = 36,

@@ -230,6 +230,36 @@ unsafe impl<'a, T: Send> Divide for ByTiles<'a, '_, T> {
     }
 }
 
+/// See [`MatrixMut::by_blocks`].
+pub struct ByBlocks<'a, T> {
+    matrix: MatrixMut<'a, T>,
+    height: usize,
+    width: usize,
+}
+
+impl<'a, T> MatrixMut<'a, T> {
+    /// Divides by rows and columns: with n = rows / `height`, rounded up, chunk `c * n + i` is rows `i * height ..` of
+    /// columns `c * width ..`.
+    pub fn by_blocks(self, height: usize, width: usize) -> ByBlocks<'a, T> {
+        ByBlocks {
+            matrix: self,
+            height: height.max(1),
+            width: width.max(1),
+        }
+    }
+}
+
+// SAFETY: blocks of different chunks do not overlap.
+unsafe impl<'a, T: Send> Divide for ByBlocks<'a, T> {
+    type Part = MatrixMut<'a, T>;
+    unsafe fn part(&self, chunk: usize) -> MatrixMut<'a, T> {
+        let high = self.matrix.rows.div_ceil(self.height).max(1);
+        let (column, row) = (chunk / high * self.width, chunk % high * self.height);
+        // SAFETY: as the caller promises.
+        unsafe { self.matrix.window(row, self.height, column, self.width) }
+    }
+}
+
 /// A slice cut into pieces of one length (the last may be shorter): chunk `i` gets piece `i`.
 pub struct Pieces<'a, T> {
     matrix: MatrixMut<'a, T>,

@@ -45,12 +45,14 @@
     reason = "the contract is each function's text and the conventions above: it is the C header's manual"
 )]
 
+pub mod activations;
 pub mod arena;
 pub mod boundary;
 pub mod cancel;
 pub mod dtype;
 pub mod embed;
 mod experimental;
+pub mod gemm;
 pub mod generate;
 pub mod handle;
 pub mod limits;

@@ -3,6 +3,7 @@
 //! The methods of [`Kernels`] here are the safe fronts: they check every shape and then call the table.
 
 pub mod activation;
+pub mod affine;
 pub mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -11,6 +12,7 @@ mod avx512;
 mod code_tile;
 mod codes;
 mod decode;
+pub mod gemm;
 pub mod limits;
 mod limits_loops;
 mod math;

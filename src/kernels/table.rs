@@ -1,6 +1,8 @@
 //! The table of kernels: one for each instruction set, chosen once, when a runtime is made.
 
+use super::affine::RowCodesFn;
 use super::attention::AttentionFn;
+use super::gemm::GemmFn;
 use super::matmul::{MatmulFn, Tuning};
 use super::vector::VectorKernels;
 use crate::base::error::{Error, Result};
@@ -95,6 +97,9 @@ pub struct Kernels {
     /// By [`super::activation::Activation`].
     pub(super) gate: [unsafe fn(*const f32, *const f32, usize, *mut f32); 6],
     pub(super) vector: VectorKernels,
+    pub(super) gemm: GemmFn,
+    /// By [`super::affine::RowCodes`].
+    pub(super) row_codes: [RowCodesFn; 3],
     pub(super) rotate_halves: unsafe fn(*mut f32, usize, usize, usize, *const f32, *const f32),
     pub(super) exp: unsafe fn(*mut f32),
     pub(super) silu: unsafe fn(*mut f32),
@@ -185,7 +190,7 @@ macro_rules! kernel_table {
         pub(super) static $name: $crate::kernels::table::Kernels = {
             use $crate::kernels::attention::{self, AttentionArgs};
             use $crate::kernels::matmul::{self, F16Rows, F32Rows, MatmulArgs};
-            use $crate::kernels::{activation, math, norm, quantize, simd::Simd};
+            use $crate::kernels::{activation, affine, gemm, math, norm, quantize, simd::Simd};
             type S = $simd;
             macro_rules! shell {
                 ($shell:ident($arguments:ident: $kind:ty) = $body:expr) => {
@@ -248,6 +253,18 @@ macro_rules! kernel_table {
             activations!(map_exp, gate_exp: activation::Exp);
             activations!(map_tanh, gate_tanh: activation::Tanh);
             activations!(map_erf, gate_erf: activation::Erf);
+            shell!(gemm_floats(args: &gemm::GemmArgs) = gemm::gemm::<S>);
+            macro_rules! row_codes {
+                ($shell:ident: $bits:literal, $affine:literal) => {
+                    $(#[$features])?
+                    unsafe fn $shell(x: *const f32, length: usize, codes: *mut u8) -> (f32, f32) {
+                        unsafe { affine::row_codes::<S, $bits, $affine>(x, length, codes) }
+                    }
+                };
+            }
+            row_codes!(symmetric_8: 8, false);
+            row_codes!(affine_8: 8, true);
+            row_codes!(affine_4: 4, true);
             $crate::kernels::vector::vector_table!(VECTOR: $simd $(, #[$features])?);
             $(#[$features])?
             unsafe fn rotate_halves(x: *mut f32, count: usize, stride: usize, half: usize, cosine: *const f32, sine: *const f32) {
@@ -279,6 +296,8 @@ macro_rules! kernel_table {
                 map: [map_silu, map_gelu_tanh, map_gelu_erf, map_exp, map_tanh, map_erf],
                 gate: [gate_silu, gate_gelu_tanh, gate_gelu_erf, gate_exp, gate_tanh, gate_erf],
                 vector: VECTOR,
+                gemm: gemm_floats,
+                row_codes: [symmetric_8, affine_8, affine_4],
                 rotate_halves,
                 exp,
                 silu,

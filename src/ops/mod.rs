@@ -1,5 +1,7 @@
 //! Threaded steps over whole activations.
+pub mod activation_rows;
 pub mod attention;
+pub mod gemm;
 pub mod linear;
 pub mod matrix;
 pub mod profile;

@@ -2,10 +2,10 @@
 
 use crate::base::caches::Caches;
 use crate::base::error::{Error, Result};
-use crate::base::memory::Allocator;
+use crate::base::memory::{Allocator, Buffer};
 use crate::base::threads::Pool;
 use crate::kernels::{Isa, Kernels, Tuning};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How much is logged: a message is handed on when its level is at most the runtime's.
@@ -71,6 +71,8 @@ pub struct Runtime {
     kernels: Kernels,
     caches: Caches,
     allocator: Allocator,
+    /// Of the last call that needed some; kept, so that the next takes none.
+    scratch: Mutex<Option<Buffer>>,
     log: Option<LogFn>,
     log_level: LogLevel,
 }
@@ -99,6 +101,7 @@ impl Runtime {
             kernels,
             caches,
             allocator: options.allocator,
+            scratch: Mutex::new(None),
             log: options.log,
             log_level: options.log_level,
         };
@@ -141,6 +144,20 @@ impl Runtime {
     /// Where buffers come from.
     pub fn allocator(&self) -> &Allocator {
         &self.allocator
+    }
+
+    /// Runs `body` with at least `size` bytes of scratch memory: those of the last call, when they suffice and no other thread
+    /// has them at this moment. Their contents are arbitrary.
+    pub fn with_scratch<R>(&self, size: usize, body: impl FnOnce(&mut [u8]) -> R) -> Result<R> {
+        let held = || self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = held().take().filter(|buffer| buffer.bytes().len() >= size);
+        let mut buffer = match kept {
+            Some(buffer) => buffer,
+            None => self.allocator.buffer(size)?,
+        };
+        let result = body(buffer.bytes_mut());
+        *held() = Some(buffer);
+        Ok(result)
     }
 
     /// Hands a message to the log; it is made only when somebody takes it.

@@ -398,6 +398,21 @@ static void matrices(void)
     GIVES(BAD, "size is 1", mantle_dequantize_rows(runtime, f32, values, 1, 1, 32, out, 32, error));
 }
 
+static void plain_products(void)
+{
+    float a[32] = {0}, b[32] = {0}, c[32] = {0};
+    mantle_gemm_options options;
+    GIVES(BAD, "NULL", mantle_gemm_options_init(NULL, sizeof options, error));
+    GIVES(MANTLE_ERROR_ABI_MISMATCH, "mantle_gemm_options", mantle_gemm_options_init(&options, 3, error));
+    SUCCEEDS(mantle_gemm_options_init(&options, sizeof options, error));
+    GIVES(BAD, "runtime is NULL", mantle_matmul_f32(NULL, a, 4, b, 4, 4, 4, 4, NULL, c, 4, error));
+    GIVES(BAD, "a is NULL", mantle_matmul_f32(runtime, NULL, 4, b, 4, 4, 4, 4, NULL, c, 4, error));
+    GIVES(BAD, "b is NULL", mantle_matmul_f32(runtime, a, 4, NULL, 4, 4, 4, 4, NULL, c, 4, error));
+    GIVES(BAD, "c is NULL", mantle_matmul_f32(runtime, a, 4, b, 4, 4, 4, 4, NULL, NULL, 4, error));
+    options.reserved = 1;
+    GIVES(BAD, "reserved is 1", mantle_matmul_f32(runtime, a, 4, b, 4, 4, 4, 4, &options, c, 4, error));
+}
+
 static void vectors(void)
 {
     float a[32] = {0}, b[32] = {0}, y[32] = {0};
@@ -509,6 +524,7 @@ int main(void)
     generation();
     profiles();
     matrices();
+    plain_products();
     vectors();
     embeddings();
     /* In the order that no one expects: each object holds what it needs. */

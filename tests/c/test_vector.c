@@ -2,44 +2,9 @@
  * Steps over vectors and rows: against double, in place and apart, with strides, and how overlaps, wrong shapes and
  * values that are not finite are answered.
  */
-#include "check.h"
-#include <math.h>
+#include "numbers.h"
 
 static mantle_runtime *runtime;
-static uint64_t state = 42;
-
-static uint64_t bits(void)
-{
-    state ^= state << 13;
-    state ^= state >> 7;
-    return state ^= state << 17;
-}
-
-static size_t within(size_t low, size_t high)
-{
-    return low + (size_t)(bits() >> 16) % (high - low + 1);
-}
-
-static float number(float size)
-{
-    return ((float)(bits() >> 40) / 8388608.0f - 1.0f) * size;
-}
-
-static float *numbers(size_t count, float size)
-{
-    float *values = malloc((count + 1) * sizeof *values);
-    REQUIRE(values != NULL);
-    for (size_t i = 0; i < count; i++) {
-        values[i] = number(size);
-    }
-    return values;
-}
-
-static int near(double found, double expected, double relative, double absolute)
-{
-    return fabs(found - expected) <= fabs(expected) * relative + absolute;
-}
-
 static double exactly(mantle_function function, double x)
 {
     switch (function) {
@@ -60,7 +25,7 @@ static double exactly(mantle_function function, double x)
 
 static void elements(size_t count)
 {
-    float *a = numbers(count, 8), *b = numbers(count, 3), *y = numbers(count, 5), *z = numbers(count, 5);
+    float *a = random_numbers(count, 8), *b = random_numbers(count, 3), *y = random_numbers(count, 5), *z = random_numbers(count, 5);
     size_t size = count * sizeof *y;
     memcpy(z, y, size);
     SUCCEEDS(mantle_vector_axpy(runtime, 0.3f, a, count, z, error));
@@ -87,7 +52,7 @@ static void elements(size_t count)
         SUCCEEDS(mantle_vector_apply(runtime, function, z, count, z, error));
         SUCCEEDS(mantle_vector_gate(runtime, function, a, b, count, y, error));
         for (size_t i = 0; i < count; i++) {
-            CHECK(near(z[i], exactly(function, a[i]), 2e-6, 2e-6));
+            CHECK(is_near(z[i], exactly(function, a[i]), 2e-6, 2e-6));
             CHECK(y[i] == z[i] * b[i]);
         }
     }
@@ -99,9 +64,9 @@ static void elements(size_t count)
 
 static void rows_of(size_t rows, size_t columns)
 {
-    size_t x_stride = columns + within(0, 5), y_stride = columns + within(0, 5);
-    float *x = numbers(rows * x_stride, 4), *y = numbers(rows * y_stride, 1), *in_place = numbers(rows * x_stride, 1);
-    float *weight = numbers(columns, 2), *bias = numbers(columns, 2);
+    size_t x_stride = columns + random_within(0, 5), y_stride = columns + random_within(0, 5);
+    float *x = random_numbers(rows * x_stride, 4), *y = random_numbers(rows * y_stride, 1), *in_place = random_numbers(rows * x_stride, 1);
+    float *weight = random_numbers(columns, 2), *bias = random_numbers(columns, 2);
     for (int kind = 0; kind < 3; kind++) {
         memcpy(in_place, x, rows * x_stride * sizeof *x);
         for (size_t i = 0; i < rows * y_stride; i++) {
@@ -135,7 +100,7 @@ static void rows_of(size_t rows, size_t columns)
             for (size_t c = 0; c < columns; c++) {
                 double expected = kind == 0 ? exp(row[c]) / sum : (row[c] - mean) / norm * weight[c];
                 expected += kind == 2 ? bias[c] : 0;
-                CHECK(near(y[r * y_stride + c], expected, 1e-5, kind == 0 ? 0 : 1e-5));
+                CHECK(is_near(y[r * y_stride + c], expected, 1e-5, kind == 0 ? 0 : 1e-5));
                 CHECK(y[r * y_stride + c] == in_place[r * x_stride + c]);
             }
             for (size_t c = columns; c < x_stride; c++) {
@@ -157,17 +122,17 @@ static void rotation(void)
 {
     enum { POSITIONS = 300 };
     for (int i = 0; i < 40; i++) {
-        size_t dims = 2 * within(1, 40), head = dims + within(0, 9), heads = within(1, 4), rows = within(1, 7);
-        size_t stride = heads * head + within(0, 6), half = dims / 2;
-        float *cosine = numbers(POSITIONS * half, 1), *sine = numbers(POSITIONS * half, 1);
-        float *x = numbers(rows * stride, 3), *y = numbers(rows * stride, 3);
+        size_t dims = 2 * random_within(1, 40), head = dims + random_within(0, 9), heads = random_within(1, 4), rows = random_within(1, 7);
+        size_t stride = heads * head + random_within(0, 6), half = dims / 2;
+        float *cosine = random_numbers(POSITIONS * half, 1), *sine = random_numbers(POSITIONS * half, 1);
+        float *x = random_numbers(rows * stride, 3), *y = random_numbers(rows * stride, 3);
         uint32_t positions[7];
         SUCCEEDS(mantle_rope_table(POSITIONS, dims, 10000, 2, cosine, sine, error));
         for (size_t t = 0; t < 7; t++) {
-            positions[t] = (uint32_t)within(0, POSITIONS - 1);
+            positions[t] = (uint32_t)random_within(0, POSITIONS - 1);
         }
         for (int pairing = MANTLE_ROPE_HALVES; pairing <= MANTLE_ROPE_PAIRS; pairing++) {
-            const uint32_t *given = within(0, 1) ? positions : NULL;
+            const uint32_t *given = random_within(0, 1) ? positions : NULL;
             memcpy(y, x, rows * stride * sizeof *y);
             SUCCEEDS(mantle_vector_rope(runtime, pairing, cosine, sine, POSITIONS, dims, given, y, rows, heads, head,
                                         stride, error));
@@ -183,7 +148,7 @@ static void rotation(void)
                         double angle = position / 2 * pow(10000, -2.0 * (double)pair / (double)dims);
                         expected = expected * cos(angle) + x[t * stride + other] * sin(angle) * (first ? -1 : 1);
                     }
-                    CHECK(near(y[t * stride + c], expected, 1e-6, 1e-6));
+                    CHECK(is_near(y[t * stride + c], expected, 1e-6, 1e-6));
                 }
             }
         }
@@ -292,22 +257,19 @@ static void specials(void)
     SUCCEEDS(mantle_vector_add(runtime, x, x, 20, y, error));
     CHECK(y[0] == x[0] + x[0] && y[19] > 0);
     SUCCEEDS(mantle_vector_apply(runtime, MANTLE_FUNCTION_ERF, x, 20, y, error));
-    CHECK(near(y[19], 1.1283791670955126e-40, 1e-4, 0));
+    CHECK(is_near(y[19], 1.1283791670955126e-40, 1e-4, 0));
 }
 
 int main(void)
 {
     for (uint32_t threads = 1; threads <= 3; threads += 2) {
-        mantle_runtime_options options;
-        SUCCEEDS(mantle_runtime_options_init(&options, sizeof options, error));
-        options.threads = threads;
-        SUCCEEDS(mantle_runtime_new(&options, &runtime, error));
+        runtime = runtime_of(threads);
         for (size_t count = 0; count <= 70; count++) {
             elements(count);
         }
         elements(50000);
         for (int i = 0; i < 60; i++) {
-            rows_of(within(1, 20), within(1, i < 30 ? 40 : 700));
+            rows_of(random_within(1, 20), random_within(1, i < 30 ? 40 : 700));
         }
         rows_of(400, 700);
         rotation();
