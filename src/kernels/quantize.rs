@@ -3,6 +3,7 @@
 use super::simd::{LANES, Simd};
 use crate::quant::activations::{Record, SUPER_BLOCK};
 use crate::quant::packed::BLOCK;
+use std::mem::MaybeUninit;
 
 /// Blocks of a super-block.
 const BLOCKS: usize = SUPER_BLOCK / BLOCK;
@@ -100,17 +101,28 @@ struct Peak {
 pub unsafe fn quantize_row<S: Simd>(x: *const f32, length: usize, to: *mut u8) {
     let whole = length / SUPER_BLOCK;
     let stride = (BLOCKS + 1) * Record::BYTES;
-    // SAFETY: as the caller promises; the short super-block is copied to and from buffers of a whole one.
+    let mut plans = [const { MaybeUninit::<Plan<S>>::uninit() }; BATCH];
+    // SAFETY: as the caller promises; a plan is made before it is used; the short super-block is copied to and from buffers
+    // of a whole one.
     unsafe {
-        for index in 0..whole {
-            quantize_super_block::<S>(x.add(index * SUPER_BLOCK), to.add(index * stride));
+        for first in (0..whole).step_by(BATCH) {
+            let count = BATCH.min(whole - first);
+            for (i, plan) in plans[..count].iter_mut().enumerate() {
+                let spike = to.add((first + i) * stride + BLOCKS * Record::BYTES);
+                make_plan::<S>(x.add((first + i) * SUPER_BLOCK), spike, plan.as_mut_ptr());
+            }
+            for (i, plan) in plans[..count].iter().enumerate() {
+                encode::<S>(&*plan.as_ptr(), to.add((first + i) * stride));
+            }
         }
         let rest = length - whole * SUPER_BLOCK;
         if rest > 0 {
             let mut values = [0f32; SUPER_BLOCK];
             let mut records = [0u8; (BLOCKS + 1) * Record::BYTES];
             std::ptr::copy_nonoverlapping(x.add(whole * SUPER_BLOCK), values.as_mut_ptr(), rest);
-            quantize_super_block::<S>(values.as_ptr(), records.as_mut_ptr());
+            let spike = records.as_mut_ptr().add(BLOCKS * Record::BYTES);
+            make_plan::<S>(values.as_ptr(), spike, plans[0].as_mut_ptr());
+            encode::<S>(&*plans[0].as_ptr(), records.as_mut_ptr());
             let (to, bytes) = (to.add(whole * stride), rest.div_ceil(BLOCK) * Record::BYTES);
             std::ptr::copy_nonoverlapping(records.as_ptr(), to, bytes);
             let spike = records.as_ptr().add(BLOCKS * Record::BYTES);
@@ -119,29 +131,57 @@ pub unsafe fn quantize_row<S: Simd>(x: *const f32, length: usize, to: *mut u8) {
     }
 }
 
-/// Eight blocks and their spike. No branch depends on the values: it would be guessed wrong half of the time.
+/// Super-blocks whose scales are found before the first of them is encoded. Each step of the one hangs on the step before; beside
+/// the others it costs the CPU no waiting.
+const BATCH: usize = 4;
+
+/// What is found out about a super-block before it is encoded.
+struct Plan<S: Simd> {
+    /// The inputs, without those of the spike.
+    values: [f32; SUPER_BLOCK],
+    inverses: [f32; LANES],
+    scales: Scales<S>,
+    peak: Peak,
+    /// Sum of the values that the spike stands for.
+    spike: f32,
+}
+
+/// Finds the spike of eight blocks, writes its record to `to`, and finds the scales. No branch depends on the values: it would be
+/// guessed wrong half of the time.
 ///
 /// # Safety
-/// [`SUPER_BLOCK`] values can be read and nine records written; the CPU has the instructions of `S`.
+/// [`SUPER_BLOCK`] values can be read, one record and the plan written; the CPU has the instructions of `S`.
 #[inline(always)]
-unsafe fn quantize_super_block<S: Simd>(x: *const f32, to: *mut u8) {
-    let mut values = [0f32; SUPER_BLOCK];
-    let mut inverses = [0f32; LANES];
-    // SAFETY: as the caller promises; the arrays hold what is stored.
+unsafe fn make_plan<S: Simd>(x: *const f32, to: *mut u8, plan: *mut Plan<S>) {
+    // SAFETY: as the caller promises; the values of the plan are plain memory, written by `absolute_maxima` first.
     unsafe {
-        let (largest, peak) = absolute_maxima::<S>(x, &mut values);
-        let spike = write_spike(x, to.add(BLOCKS * Record::BYTES), peak);
-        let group = &mut values[4 * peak.place..][..4];
+        let values = (&raw mut (*plan).values).cast::<f32>();
+        let (largest, peak) = absolute_maxima::<S>(x, values);
         let kept = if peak.largest > 0.0 { 0 } else { u32::MAX };
-        group
-            .iter_mut()
-            .for_each(|value| *value = f32::from_bits(value.to_bits() & kept));
+        for i in 0..4 {
+            let value = values.add(4 * peak.place + i);
+            *value = f32::from_bits((*value).to_bits() & kept);
+        }
         let scales = Scales::<S>::of(largest);
-        S::store(inverses.as_mut_ptr(), scales.inverse);
+        S::store((&raw mut (*plan).inverses).cast(), scales.inverse);
+        (&raw mut (*plan).scales).write(scales);
+        (&raw mut (*plan).peak).write(peak);
+        (&raw mut (*plan).spike).write(write_spike(x, to, peak));
+    }
+}
+
+/// Writes the records of eight blocks.
+///
+/// # Safety
+/// Eight records can be written; the CPU has the instructions of `S`.
+#[inline(always)]
+unsafe fn encode<S: Simd>(plan: &Plan<S>, to: *mut u8) {
+    // SAFETY: as the caller promises.
+    unsafe {
         let mut sums = [S::int_splat(0); BLOCKS];
         for block in 0..BLOCKS {
-            let values = values.as_ptr().add(block * BLOCK);
-            let factor = S::splat(inverses[block]);
+            let values = plan.values.as_ptr().add(block * BLOCK);
+            let factor = S::splat(plan.inverses[block]);
             let a = S::to_int(S::mul(S::load(values), factor));
             let b = S::to_int(S::mul(S::load(values.add(LANES)), factor));
             let codes = to.add(block * Record::BYTES).cast::<i8>();
@@ -149,19 +189,19 @@ unsafe fn quantize_super_block<S: Simd>(x: *const f32, to: *mut u8) {
             S::store_bytes(codes.add(LANES), b);
             sums[block] = pairs_added::<S>(a, b);
         }
-        write_words::<S>(&scales, sums_of_halves::<S>(&sums), to);
-        let sums = to.add(peak.place / 8 * Record::BYTES + Record::SUMS);
-        let [all, half] = sums.cast::<[f32; 2]>().read_unaligned();
-        let of_half = if peak.place % 8 < 4 { spike } else { 0.0 };
+        write_words::<S>(&plan.scales, sums_of_halves::<S>(&sums), to);
+        let sums = to.add(plan.peak.place / 8 * Record::BYTES + Record::SUMS);
         let sums = sums.cast::<[f32; 2]>();
-        sums.write_unaligned([all + spike, half + of_half]);
+        let [all, half] = sums.read_unaligned();
+        let of_half = if plan.peak.place % 8 < 4 { plan.spike } else { 0.0 };
+        sums.write_unaligned([all + plan.spike, half + of_half]);
     }
 }
 
 /// The words of eight records behind their codes; `sums` has the sums of the first and the last 16 codes of each.
 ///
 /// # Safety
-/// As [`quantize_super_block`].
+/// As [`encode`].
 #[inline(always)]
 unsafe fn write_words<S: Simd>(scales: &Scales<S>, sums: S::I, to: *mut u8) {
     // One row for each word, and room for the last one's unused lanes.
@@ -229,7 +269,7 @@ unsafe fn even_before_odd<S: Simd>(rows: [S::I; 4]) -> [S::I; 4] {
 /// the values it stands for.
 ///
 /// # Safety
-/// As [`quantize_super_block`]; `to` takes one record.
+/// As [`make_plan`].
 #[inline(always)]
 unsafe fn write_spike(x: *const f32, to: *mut u8, peak: Peak) -> f32 {
     let bits = ((peak.largest * (1.0 / LARGEST_CODE)).to_bits() as i32 + FINE) & !FINE;
@@ -266,13 +306,12 @@ unsafe fn write_spike(x: *const f32, to: *mut u8, peak: Peak) -> f32 {
 /// values.
 ///
 /// # Safety
-/// As [`quantize_super_block`].
+/// As [`make_plan`].
 #[inline(always)]
-unsafe fn absolute_maxima<S: Simd>(x: *const f32, values: &mut [f32; SUPER_BLOCK]) -> (S::F, Peak) {
+unsafe fn absolute_maxima<S: Simd>(x: *const f32, values: *mut f32) -> (S::F, Peak) {
     let mut highs = [0u32; LANES];
     // SAFETY: as the caller promises; the arrays hold what is stored.
     unsafe {
-        let values = values.as_mut_ptr();
         let of_two = [
             largest_of_groups::<S>(x, values),
             largest_of_groups::<S>(x.add(64), values.add(64)),
