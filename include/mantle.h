@@ -1541,7 +1541,7 @@ mantle_status mantle_dequantize_rows(const mantle_runtime *runtime,
 // mantle_vector_rope: turns value 2i of a head with value 2i + 1.
 #define MANTLE_ROPE_PAIRS 1
 
-// An element-wise function. docs/determinism.md tells how exact they are.
+// An element-wise function. docs/accuracy.md tells how exact each is.
 typedef int32_t mantle_function;
 
 // x / (1 + e^-x), also called swish; its gate is SwiGLU.

@@ -1,146 +1,16 @@
-//! Element-wise functions, norms, rotation and the quantization of activations: against float64, with the same bits on
-//! every instruction set.
-//!
-//! The sweeps step over the bit patterns of all f32. `MANTLE_SWEEP_STRIDE=1 cargo test --release --test kernels_math`
-//! takes every one (minutes).
+//! Norms, rotation and the quantization of activations: against float64, with the same bits on every instruction set.
 
 #![allow(clippy::unwrap_used)] // Outside of test functions too, a failure should end the test.
 
 mod kernels_support;
 
 use kernels_support::*;
+use mantle::kernels::Kernels;
 use mantle::kernels::activation::Activation;
 use mantle::kernels::simd::LANES;
-use mantle::kernels::{Isa, Kernels};
 use mantle::quant::activations::{Form, MANTISSAS, Record, SUPER_BLOCK};
 use mantle::quant::convert::f32_to_bf16;
 use mantle::quant::packed::BLOCK;
-use std::sync::Mutex;
-
-fn stride(otherwise: u32) -> u32 {
-    std::env::var("MANTLE_SWEEP_STRIDE")
-        .ok()
-        .and_then(|stride| stride.parse().ok())
-        .unwrap_or(otherwise)
-}
-
-type Lanes = [f32; LANES];
-
-/// Calls `check` with vectors of values of all exponents and both signs, NaN and infinity among them, on two threads.
-fn sweep(stride: u32, check: impl Fn(&Lanes) + Sync) {
-    std::thread::scope(|scope| {
-        for sign in [0, 0x8000_0000] {
-            let check = &check;
-            scope.spawn(move || {
-                let mut magnitudes = (0..=0x7fff_ffff_u32).step_by(stride as usize).peekable();
-                while magnitudes.peek().is_some() {
-                    // The last vector is filled up with NaN.
-                    check(&std::array::from_fn(|_| {
-                        f32::from_bits(magnitudes.next().unwrap_or(0x7fff_ffff) | sign)
-                    }));
-                }
-            });
-        }
-    });
-}
-
-/// The largest relative error over a sweep, where both results are normal numbers; elsewhere `tiny` is the largest
-/// absolute error. Infinity is right where the exact value rounds to it.
-fn largest_error(
-    what: &str,
-    tiny: f64,
-    function: impl Fn(&Kernels, &mut Lanes) + Sync,
-    exact: impl Fn(f64) -> f64 + Sync,
-) -> f64 {
-    let kernels = Kernels::of(Isa::best(Isa::Avx512)).unwrap();
-    let largest = Mutex::new((0f64, 0f32));
-    sweep(stride(331), |x| {
-        let mut y = *x;
-        function(kernels, &mut y);
-        let mut worst = (0f64, 0f32);
-        for (&x, &y) in x.iter().zip(&y) {
-            let expected = exact(f64::from(x));
-            if expected.is_nan() || expected.abs() > f64::from(f32::MAX) * (1.0 + 1e-7) {
-                assert!(
-                    same(y, expected as f32),
-                    "{what}({x:e}) is {y:e}, expected {expected:e}"
-                );
-                continue;
-            }
-            let error = (f64::from(y) - expected).abs();
-            if error > tiny {
-                let error = error / expected.abs();
-                if error > worst.0 {
-                    worst = (error, x);
-                }
-            }
-        }
-        if worst.0 > 0.0 {
-            let mut largest = largest.lock().unwrap();
-            if worst.0 > largest.0 {
-                *largest = worst;
-            }
-        }
-    });
-    let (error, at) = largest.into_inner().unwrap();
-    println!(
-        "{what}: largest relative error {error:.3e} at {at:e} ({:#010x})",
-        at.to_bits()
-    );
-    error
-}
-
-#[test]
-fn exp_is_within_its_error_for_every_f32() {
-    // Below the normal numbers one step of 2^-149 is allowed.
-    let error = largest_error("exp", 1.5e-45, Kernels::exp, f64::exp);
-    assert!(error <= 2e-7, "{error:e}");
-}
-
-#[test]
-fn silu_is_within_its_error_for_every_f32() {
-    // Below -88.73, e^-x is infinite and the result -0 instead of at most 2.6e-37. At -infinity the formula gives NaN.
-    let exact = |x: f64| x / (1.0 + (-x).exp());
-    let error = largest_error("silu", 3e-37, Kernels::silu, exact);
-    assert!(error <= 5e-7, "{error:e}");
-}
-
-#[test]
-fn exp_and_silu_have_the_same_bits_on_every_table() {
-    sweep(stride(8191), |x| {
-        let (mut exp, mut silu) = (*x, *x);
-        scalar().exp(&mut exp);
-        scalar().silu(&mut silu);
-        for (name, kernels) in others() {
-            let mut y = *x;
-            kernels.exp(&mut y);
-            assert_same(&format!("exp, {name}"), &y, &exp);
-            y = *x;
-            kernels.silu(&mut y);
-            assert_same(&format!("silu, {name}"), &y, &silu);
-        }
-    });
-}
-
-#[test]
-fn exp_has_its_limits() {
-    for (x, expected) in [
-        (0.0, 1.0),
-        (-0.0, 1.0),
-        (89.0, f32::INFINITY),
-        (f32::INFINITY, f32::INFINITY),
-        (f32::MAX, f32::INFINITY),
-        (-103.98, 0.0),
-        (f32::NEG_INFINITY, 0.0),
-        (f32::NAN, f32::NAN),
-    ] {
-        for (name, kernels) in Kernels::every() {
-            let mut y = [x; LANES];
-            kernels.exp(&mut y);
-            assert_same(&format!("exp({x}), {name}"), &y, &[expected; LANES]);
-        }
-    }
-}
 
 fn numbers(count: usize, size: f32, random: &mut Random) -> Guarded<f32> {
     let mut numbers = Guarded::new(count);

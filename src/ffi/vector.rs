@@ -21,7 +21,7 @@ use crate::kernels::activation::Activation;
 use crate::ops::rope;
 use crate::ops::vector::{self, Pairing, RopeTable, Rows};
 
-/// An element-wise function. docs/determinism.md tells how exact they are.
+/// An element-wise function. docs/accuracy.md tells how exact each is.
 pub type mantle_function = i32;
 
 /// x / (1 + e^-x), also called swish; its gate is SwiGLU.

@@ -3,7 +3,7 @@
 //! Both forms of GELU are x * h(x) with h(x) - 1/2 odd and almost constant beyond 5, so each is one polynomial:
 //! h = 1/2 + u P(s), u = x cut to [-c, c], s = 2 u^2 / c^2 - 1. P is the least maximum error fit in Chebyshev
 //! polynomials of s (Lawson's weights), written out in powers of s, which are harmless on [-1, 1]. Measured against
-//! float64 on [-12, 12]: exact form 1.4e-6, tanh form 0.8e-6 at most.
+//! float64: `docs/accuracy.md`.
 
 use super::math::{exp, silu};
 use super::simd::{LANES, Simd};
@@ -75,8 +75,8 @@ impl Elementwise for Tanh {
             let raised = S::add(exp::<S>(S::add(magnitude, magnitude)), one);
             let far = S::sub(one, S::div(S::splat(2.0), raised));
             let s = S::mul(x, x);
-            let near = S::fma(S::mul(x, s), polynomial::<S, 6>(s, &P), x);
-            S::select_less(magnitude, S::splat(0.625), near, with_sign_of::<S>(far, x))
+            let near = S::fma(S::mul(magnitude, s), polynomial::<S, 6>(s, &P), magnitude);
+            with_sign_of::<S>(S::select_less(magnitude, S::splat(0.625), near, far), x)
         }
     }
 }
@@ -109,8 +109,8 @@ impl Elementwise for Erf {
             // 1 - erf(4) is below half a step of f32 at 1. A NaN is kept.
             let t = S::select_less(S::splat(4.0), magnitude, S::splat(4.0), magnitude);
             let far = S::sub(S::splat(1.0), exp::<S>(polynomial::<S, 7>(t, &Q)));
-            let near = S::fma(x, polynomial::<S, 7>(S::mul(x, x), &P), x);
-            S::select_less(magnitude, S::splat(1.0), near, with_sign_of::<S>(far, x))
+            let near = S::fma(magnitude, polynomial::<S, 7>(S::mul(x, x), &P), magnitude);
+            with_sign_of::<S>(S::select_less(magnitude, S::splat(1.0), near, far), x)
         }
     }
 }
