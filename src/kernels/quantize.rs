@@ -175,6 +175,7 @@ unsafe fn make_plan<S: Simd>(x: *const f32, to: *mut u8, plan: *mut Plan<S>) {
 /// # Safety
 /// Eight records can be written; the CPU has the instructions of `S`.
 #[inline(always)]
+#[allow(clippy::needless_range_loop)] // The block indexes three arrays at once.
 unsafe fn encode<S: Simd>(plan: &Plan<S>, to: *mut u8) {
     // SAFETY: as the caller promises.
     unsafe {
