@@ -6,7 +6,9 @@
 #include <string.h>
 #include <time.h>
 
-static void check(mantle_status status, mantle_error *error)
+static mantle_error *error;
+
+static void check(mantle_status status)
 {
     if (status != MANTLE_OK) {
         fprintf(stderr, "%s: %s\n", mantle_error_context(error), mantle_error_message(error));
@@ -32,7 +34,6 @@ static void *allocate(size_t size)
 
 int main(int argc, char **argv)
 {
-    mantle_error *error = NULL;
     mantle_runtime_options runtime_options;
     mantle_model_options model_options;
     mantle_runtime *runtime;
@@ -41,17 +42,17 @@ int main(int argc, char **argv)
     if (argc < 3) {
         return EXIT_FAILURE;
     }
-    check(mantle_runtime_options_init(&runtime_options, sizeof runtime_options, &error), error);
-    check(mantle_model_options_init(&model_options, sizeof model_options, &error), error);
+    check(mantle_runtime_options_init(&runtime_options, sizeof runtime_options, &error));
+    check(mantle_model_options_init(&model_options, sizeof model_options, &error));
     runtime_options.threads = (uint32_t)atoi(argv[2]);
     if (argc > 3) {
         model_options.weight_type = strcmp(argv[3], "bf16") == 0 ? MANTLE_DTYPE_BF16 : MANTLE_DTYPE_Q8_0;
     }
-    check(mantle_runtime_new(&runtime_options, &runtime, &error), error);
-    check(mantle_model_open(runtime, argv[1], strlen(argv[1]), &model_options, &model, &error), error);
-    check(mantle_embedder_new(model, NULL, NULL, &embedder, &error), error);
+    check(mantle_runtime_new(&runtime_options, &runtime, &error));
+    check(mantle_model_open(runtime, argv[1], strlen(argv[1]), &model_options, &model, &error));
+    check(mantle_embedder_new(model, NULL, NULL, &embedder, &error));
     size_t columns;
-    check(mantle_embed_dimensions(embedder, NULL, &columns, &error), error);
+    check(mantle_embed_dimensions(embedder, NULL, &columns, &error));
 
     static char line[1 << 16];
     while (fgets(line, sizeof line, stdin)) {
@@ -70,7 +71,7 @@ int main(int argc, char **argv)
             }
             for (int run = 0; run < runs; run++) {
                 double start = seconds();
-                check(mantle_embed_tokens(embedder, ids, offsets, documents, NULL, rows, 0, NULL, &error), error);
+                check(mantle_embed_tokens(embedder, ids, offsets, documents, NULL, rows, 0, NULL, &error));
                 double time = seconds() - start;
                 best = time < best ? time : best;
             }
@@ -85,7 +86,7 @@ int main(int argc, char **argv)
                 ids[offsets[1]++] = (mantle_token)atoi(word);
             }
             float *row = allocate(columns * sizeof *row);
-            check(mantle_embed_tokens(embedder, ids, offsets, 1, NULL, row, 0, NULL, &error), error);
+            check(mantle_embed_tokens(embedder, ids, offsets, 1, NULL, row, 0, NULL, &error));
             for (size_t i = 0; i < columns; i++) {
                 printf("%.9g ", (double)row[i]);
             }
