@@ -161,7 +161,7 @@ fn rows_of_all_kinds(columns: usize, random: &mut Random) -> Vec<f32> {
 
 /// What a block's largest value becomes at most before it is rounded to 127; below what a block counts as zero, and from what on
 /// as not finite.
-const LARGEST_CODE: f32 = 126.93;
+const LARGEST_CODE: f32 = 126.67;
 const TINY: f32 = f32::from_bits(0x0400_0000);
 const HUGE: f32 = f32::from_bits(0x7700_0000);
 
@@ -190,7 +190,7 @@ fn check_codes(x: &[f32], record: &Record) {
         return;
     }
     let exact = largest(x) / LARGEST_CODE;
-    let range = exact * (1.0 - NEARLY)..=exact * 1.25 * (1.0 + NEARLY);
+    let range = exact * (1.0 - NEARLY)..=exact * 1.125 * (1.0 + NEARLY);
     assert!(range.contains(&scale), "{scale:e} for {exact:e}");
     for (i, &code) in codes.iter().enumerate() {
         let value = f64::from(x.get(i).copied().unwrap_or(0.0));
@@ -307,7 +307,7 @@ fn activations_are_quantized_as_documented_with_the_same_bits_on_every_table() {
 fn codes_are_rounded_to_even() {
     let mut x = [0.0; BLOCK + 1];
     x[..11].copy_from_slice(&[
-        126.9, 0.5, 1.5, 2.5, -126.9, -0.5, -1.5, -2.5, 126.5, -126.5, 0.49999997,
+        126.6, 0.5, 1.5, 2.5, -126.6, -0.5, -1.5, -2.5, 126.5, -126.5, 0.49999997,
     ]);
     x[BLOCK] = 1000.0;
     for (name, kernels) in Kernels::every() {

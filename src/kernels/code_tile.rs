@@ -157,7 +157,7 @@ unsafe fn scaled<S: Simd, W: Weights>(
         );
         let scale = if W::STEPPED {
             let step = *record.add(Record::STEP).cast::<u32>() as usize;
-            W::stepped::<S>(scales, block, half, step & 0xc0)
+            W::stepped::<S>(scales, block, half, step & 0x1c0)
         } else {
             let mantissa = S::splat(*record.add(Record::MANTISSA).cast::<f32>());
             S::mul(W::scale::<S>(scales, block, half), mantissa)

@@ -14,7 +14,7 @@
 //! 1. The scale of a block of activations is a mantissa times 2^e ([`crate::quant::activations::Record`]). `magic` is 1.5 * 2^(23 + e): its bits,
 //!    counted up by an integer, stand for a float that grows by 2^e each time. So the sum starts at those bits, and one
 //!    subtraction, which is not on the multipliers' ports, makes it a float that is already multiplied by 2^e. The
-//!    four mantissas are multiplied with the weights' scales beforehand, for many tokens at once. What is left for the
+//!    eight mantissas are multiplied with the weights' scales beforehand, for many tokens at once. What is left for the
 //!    multipliers beside 8 dot products is one fused multiplication.
 //! 2. Codes are either q itself, small and with a minimum, or q + 128. The 128 are taken off in the sum's start,
 //!    -128 * sum of the activations, or by the instruction ([`Simd::CENTERS`]).
@@ -35,8 +35,8 @@ use crate::quant::packed::{BLOCK, PANEL};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
-/// Blocks that are decoded at once, at most: two panels of them, with scales, take 36 to 48 KiB.
-const CHUNK: usize = 24;
+/// Blocks that are decoded at once, at most: two panels of them, with scales, take 32 to 48 KiB.
+const CHUNK: usize = 16;
 
 /// Tokens that pass over a decoded chunk, at most: so many tiles that decoding costs little beside them. A multiple of the
 /// tiles of six, four, two and one.

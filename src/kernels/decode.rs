@@ -114,14 +114,14 @@ pub trait Weights: 'static {
     /// `scales` points at the panel's scales; the CPU has the instructions of `S`.
     unsafe fn scale<S: Simd>(scales: *const u8, block: usize, half: usize) -> S::F;
 
-    /// Whether the scales are stored times each of the four mantissas that activations' scales have; otherwise they are
+    /// Whether the scales are stored times each of the eight mantissas that activations' scales have; otherwise they are
     /// multiplied as they are needed, with the same result.
     const STEPPED: bool = false;
 
     /// The scales of one half of block `block` times the mantissa number `step / 64`; only where they are stored so.
     ///
     /// # Safety
-    /// As [`Weights::scale`]; `step` is 0, 64, 128 or 192.
+    /// As [`Weights::scale`]; `step` is a multiple of 64 below 512.
     #[inline(always)]
     unsafe fn stepped<S: Simd>(_scales: *const u8, _block: usize, _half: usize, _step: usize) -> S::F {
         // SAFETY: register operations; the caller has the instructions.

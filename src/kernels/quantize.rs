@@ -10,7 +10,7 @@ const BLOCKS: usize = SUPER_BLOCK / BLOCK;
 
 /// What absmax becomes, at most, before it is rounded to 127: below 127.5, so that the largest code still fits. Within these
 /// bounds the choice is free; see `docs/activations.md`.
-const LARGEST_CODE: f32 = 126.93;
+const LARGEST_CODE: f32 = 126.67;
 
 /// Bits of 1.5e-36. A block whose absmax is below counts as zero: its scale would be a denormal.
 const TINY: u32 = 0x0400_0000;
@@ -18,8 +18,8 @@ const TINY: u32 = 0x0400_0000;
 /// Bits of 2^111. A block with a larger value counts as not finite: `magic` would leave the range of f32.
 const HUGE: u32 = 0x7700_0000;
 
-/// Bits of f32 below the two of its mantissa that a scale has.
-const FINE: i32 = (1 << 21) - 1;
+/// Bits of f32 below the three of its mantissa that a scale has.
+const FINE: i32 = (1 << 20) - 1;
 
 /// Bits of 1.5 * 2^23, the magic number of the scale 1: as an i32, its successors count in steps of 1.
 const MAGIC_OF_ONE: i32 = 0x4b40_0000;
@@ -44,7 +44,7 @@ struct Scales<S: Simd> {
 }
 
 impl<S: Simd> Scales<S> {
-    /// `absmax / LARGEST_CODE`, rounded up to the next with two bits of mantissa; 0 below [`TINY`], NaN from [`HUGE`] on.
+    /// `absmax / LARGEST_CODE`, rounded up to the next with three bits of mantissa; 0 below [`TINY`], NaN from [`HUGE`] on.
     ///
     /// # Safety
     /// The CPU has the instructions of `S`.
@@ -72,7 +72,7 @@ impl<S: Simd> Scales<S> {
                 inverse: S::select_less(largest, huge, inverse, zero),
                 magic: S::bits(S::select_less(largest, huge, magic, nan)),
                 mantissa: S::int_or(mantissa, S::int_splat(0x3f80_0000)),
-                step: S::int_and(S::shift_right::<15>(bits), S::int_splat(0xc0)),
+                step: S::int_and(S::shift_right::<14>(bits), S::int_splat(0x1c0)),
             }
         }
     }
@@ -91,7 +91,7 @@ struct Peak {
 /// The last block is padded with zeros.
 ///
 /// The spike is the group of four inputs without which the square of its block's absmax falls the most, since the error
-/// grows with that; where none stands out, its codes are zero. Then, per block, `scale = absmax / 126.93` rounded up to two bits
+/// grows with that; where none stands out, its codes are zero. Then, per block, `scale = absmax / 126.67` rounded up to three bits
 /// of mantissa, and codes rounded to nearest even. A block whose absmax is below 1.5e-36 counts as zero. A block with a NaN,
 /// an infinity or a magnitude of 2^111 or more gets the scale NaN, so that every output made from it is NaN.
 ///
@@ -297,7 +297,7 @@ unsafe fn write_spike(x: *const f32, to: *mut u8, peak: Peak) -> f32 {
     words[Record::STARTS / 4] = magic.wrapping_sub(128 * sum);
     words[Record::MAGIC / 4] = magic;
     words[Record::MANTISSA / 4] = bits & 0x007f_ffff | 0x3f80_0000;
-    words[Record::STEP / 4] = (bits >> 15) & 0xc0;
+    words[Record::STEP / 4] = (bits >> 14) & 0x1c0;
     // SAFETY: as the caller promises.
     unsafe { to.cast::<[i32; Record::BYTES / 4]>().write_unaligned(words) };
     scale * sum as f32

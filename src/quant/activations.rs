@@ -52,11 +52,11 @@ impl Form {
 }
 
 /// The mantissas that a scale may have.
-pub const MANTISSAS: [f32; 4] = [1.0, 1.25, 1.5, 1.75];
+pub const MANTISSAS: [f32; 8] = [1.0, 1.125, 1.25, 1.375, 1.5, 1.625, 1.75, 1.875];
 
 /// One block of 32 quantized inputs, as it stands in memory: one cache line.
 ///
-/// The inputs are `codes * scale`, and the scale is `mantissa * 2^e` with one of four mantissas. Both factors are made
+/// The inputs are `codes * scale`, and the scale is `mantissa * 2^e` with one of eight mantissas. Both factors are made
 /// so that they cost the matmul nothing (`kernels/codes.rs`): `2^e` is in `magic`, the mantissas are multiplied
 /// with the weights' scales beforehand.
 ///
@@ -76,7 +76,7 @@ pub struct Record {
     pub sums: [f32; 2],
     /// One of [`MANTISSAS`].
     pub mantissa: f32,
-    /// Which mantissa: 0, 64, 128 or 192, the bytes from one vector of scales to another.
+    /// Which mantissa: 0, 64, 128 to 448, the bytes from one vector of scales to another.
     pub step: u32,
     /// Of a spike: 8 times its block in the super-block, plus its group of four in the block. Stands where a block
     /// has its fifth to eighth code.

@@ -87,7 +87,7 @@ impl Scales for SuperAndMinimum {
     }
 }
 
-/// Scales and minima that were decoded to f32: `[block][scales times four mantissas, minima][16]`.
+/// Scales and minima that were decoded to f32: `[block][scales times eight mantissas, minima][16]`.
 pub struct Floats<const HALVES: usize, const MINIMA: usize>;
 
 impl<const HALVES: usize, const MINIMA: usize> Floats<HALVES, MINIMA> {
