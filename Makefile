@@ -12,9 +12,11 @@ FETCH := $(PYTHON) tests/tools/fetch_models.py
 PROMPT ?= Write a short story about a lighthouse keeper who finds a message in a bottle.
 # What `make bench` passes on to mantle-bench; for example BENCH='matvec --types q4_1'.
 BENCH ?=
+# What `make report` passes on to tests/tools/bench_report.py; for example REPORT='--types q8_0 --docs /tmp/report'.
+REPORT ?=
 
 .DEFAULT_GOAL := all
-.PHONY: all configure models header test test-rust test-isa test-c demo bench fmt lint clean help
+.PHONY: all configure models header test test-rust test-isa test-c demo bench report fmt lint clean help
 
 ## all: the library in build/lib, the programs in build/bin (the default)
 all: configure
@@ -50,6 +52,10 @@ demo: all
 ## bench: this machine's limits, and how close the library comes to them
 bench: all
 	@model=$$($(FETCH) smollm2) && sh c_examples/bench.sh $(BUILD)/bin "$$model" $(BENCH)
+
+## report: measure every type and op (minutes): chart and tables in docs/
+report: all
+	$(PYTHON) tests/tools/bench_report.py --programs $(BUILD)/bin $(REPORT)
 
 ## header: write include/*.h anew from src/ffi
 header:

@@ -29,7 +29,7 @@ const STABLE: &[&str] = &[
 ];
 
 /// Sections of `mantle_experimental.h`.
-const EXPERIMENTAL: &[&str] = &["activations", "limits"];
+const EXPERIMENTAL: &[&str] = &["activations", "limits", "measure"];
 
 fn main() {
     let root = PathBuf::from(variable("CARGO_MANIFEST_DIR"));

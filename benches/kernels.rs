@@ -15,7 +15,7 @@ use mantle::format::dtype::DataType;
 use mantle::kernels::activation::Activation;
 use mantle::kernels::attention::{MAX_ROWS, scratch_length, value_dim};
 use mantle::kernels::simd::LANES;
-use mantle::kernels::{AttentionInput, CACHE_TYPES, Isa, Kernels};
+use mantle::kernels::{AttentionInput, CACHE_TYPES, Isa, Kernels, Strategy};
 use mantle::quant::activations::Form;
 use std::hint::black_box;
 
@@ -38,7 +38,7 @@ fn matmul(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(format!("matmul/{}", dtype.name()));
         let stored = random_weights(dtype, SIZE, SIZE, true, &mut Random(2));
         let weights = pack(dtype, &stored, SIZE, SIZE);
-        for tokens in [1, 6, 32] {
+        for tokens in [1, 6, 32, 256] {
             let x = Prepared::new(kernels, Form::of(dtype), &inputs(tokens * SIZE), tokens, SIZE);
             let mut output = vec![0.0; tokens * SIZE];
             group.throughput(match tokens {
@@ -133,5 +133,77 @@ fn rows(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, matmul, attention, rows);
+/// Activation functions, gates and norms of rows.
+fn functions(criterion: &mut Criterion) {
+    let kernels = kernels();
+    let (x, weight) = (inputs(SIZE), inputs(SIZE));
+    let mut y = vec![0.0; SIZE];
+    let mut group = criterion.benchmark_group("functions");
+    group.throughput(Throughput::Elements(SIZE as u64));
+    for (name, activation) in [
+        ("silu", Activation::Silu),
+        ("gelu_tanh", Activation::GeluTanh),
+        ("gelu_erf", Activation::GeluErf),
+    ] {
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                y.copy_from_slice(&x);
+                kernels.activation(activation, black_box(&mut y));
+            });
+        });
+        group.bench_function(format!("gate/{name}"), |bencher| {
+            bencher.iter(|| {
+                y.copy_from_slice(&x);
+                kernels.gate(activation, black_box(&mut y), &weight);
+            });
+        });
+    }
+    group.bench_function("layer_norm", |bencher| {
+        bencher.iter(|| {
+            y.copy_from_slice(&x);
+            kernels.layer_norm(black_box(&mut y), &weight, &x, 1e-5);
+        });
+    });
+    group.bench_function("add_rms_norm", |bencher| {
+        bencher.iter(|| {
+            y.copy_from_slice(&x);
+            kernels.add_rms_norm(black_box(&x), &weight, 1e-5, &mut y);
+        });
+    });
+}
+
+/// Weights decoded in registers and in the cache: `mantle-bench crossover` has the same on all threads.
+fn strategies(criterion: &mut Criterion) {
+    let kernels = kernels();
+    for dtype in packable().filter(|&dtype| Form::of(dtype) == Form::Codes) {
+        let mut group = criterion.benchmark_group(format!("strategies/{}", dtype.name()));
+        let stored = random_weights(dtype, SIZE, SIZE, true, &mut Random(2));
+        let weights = pack(dtype, &stored, SIZE, SIZE);
+        for tokens in [6, 24, 96] {
+            let x = Prepared::new(kernels, Form::Codes, &inputs(tokens * SIZE), tokens, SIZE);
+            let mut output = vec![0.0; tokens * SIZE];
+            group.throughput(Throughput::Elements((tokens * SIZE * SIZE) as u64));
+            for strategy in [Strategy::InRegisters, Strategy::InCache] {
+                let id = BenchmarkId::new(format!("{strategy:?}"), tokens);
+                group.bench_function(id, |bencher| {
+                    bencher.iter(|| {
+                        let output = MatrixMut::new(&mut output, tokens, SIZE, SIZE).unwrap();
+                        let panels = 0..weights.panels();
+                        kernels.matmul_by(
+                            strategy,
+                            black_box(&weights),
+                            panels,
+                            &x.view(),
+                            output,
+                            None,
+                            false,
+                        );
+                    });
+                });
+            }
+        }
+    }
+}
+
+criterion_group!(benches, matmul, attention, rows, functions, strategies);
 criterion_main!(benches);

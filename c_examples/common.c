@@ -439,6 +439,22 @@ mantle_status model_work(const mantle_model *model, struct model_work *work, man
     return status;
 }
 
+mantle_status print_profile(FILE *out, const mantle_profile *profile, bool by_layer, mantle_error **error)
+{
+    size_t size = 0;
+    char *text = NULL;
+    mantle_status status = mantle_profile_table(profile, by_layer, NULL, 0, &size, error);
+    if (status == MANTLE_ERROR_BUFFER_TOO_SMALL && (text = malloc(size)) != NULL) {
+        if (error) {
+            mantle_error_free(*error);
+        }
+        status = mantle_profile_table(profile, by_layer, text, size, &size, error);
+        fwrite(text, 1, status == MANTLE_OK ? size : 0, out);
+    }
+    free(text);
+    return status;
+}
+
 /* ---- time and interruption ---- */
 
 double seconds(void)

@@ -123,6 +123,9 @@ struct model_work {
  * where they are the output head too. A prompt needs the head for its last token only: it is no multiply_add. */
 mantle_status model_work(const mantle_model *model, struct model_work *work, mantle_error **error);
 
+/* Prints the table of a profile, with `by_layer` also each layer's share. */
+mantle_status print_profile(FILE *out, const mantle_profile *profile, bool by_layer, mantle_error **error);
+
 /* ---- time and interruption ---- */
 
 /* Seconds since some moment. */

@@ -11,7 +11,7 @@
 enum { TOP = 10, BANDWIDTH_MILLISECONDS = 200 };
 
 static const char *model_path, *prompt, *prompt_path;
-static bool prompt_is_ids, as_json, show_logits, parse_special, show_stats, ignore_end;
+static bool prompt_is_ids, as_json, show_logits, parse_special, show_stats, show_profile, ignore_end;
 static long count = 128, threads, context;
 
 static const struct option options[] = {
@@ -31,6 +31,7 @@ static const struct option options[] = {
      "print one JSON object: prompt_ids, ids, text, stop;\nwith --logits also top10 and lse (log-sum-exp)", 0, 0},
     {NULL, "--stats", OPTION_FLAG, &show_stats, NULL,
      "show tokens/s, and the share of this machine's memory\nbandwidth that they mean", 0, 0},
+    {NULL, "--profile", OPTION_FLAG, &show_profile, NULL, "show where the time goes, per op", 0, 0},
 };
 
 static const struct program program = {
@@ -169,6 +170,9 @@ static int open_session(struct state *state)
                                       : needed < info.context ? (uint32_t)needed
                                                                : info.context;
         status = mantle_session_new(state->model, &session_options, NULL, &state->session, &state->error);
+    }
+    if (status == MANTLE_OK && show_profile) {
+        status = mantle_session_set_profiling(state->session, true, &state->error);
     }
     return status == MANTLE_OK ? EXIT_SUCCESS : report(&program, status, state->error);
 }
@@ -355,6 +359,19 @@ static int print_stats(struct state *state)
     return EXIT_SUCCESS;
 }
 
+static int show_where_time_goes(struct state *state)
+{
+    mantle_profile *profile = NULL;
+    mantle_status status = mantle_session_profile(state->session, &profile, &state->error);
+    if (status == MANTLE_OK) {
+        fflush(stdout);
+        fputc('\n', stderr);
+        status = print_profile(stderr, profile, false, &state->error);
+    }
+    mantle_profile_free(profile);
+    return status == MANTLE_OK ? EXIT_SUCCESS : report(&program, status, state->error);
+}
+
 int main(int argc, char **argv)
 {
     struct state state = {0};
@@ -389,6 +406,9 @@ int main(int argc, char **argv)
     }
     if (result == EXIT_SUCCESS && show_stats && count > 0) {
         result = print_stats(&state);
+    }
+    if (result == EXIT_SUCCESS && show_profile) {
+        result = show_where_time_goes(&state);
     }
     free(state.prompt_ids);
     buffer_free(&state.prompt);

@@ -117,6 +117,88 @@ mantle_status mantle_measure_limit(int32_t limit,
 // Bytes of the processor's last-level cache; 32 MiB where the system does not tell. Any thread.
 size_t mantle_last_level_cache(void);
 
+/*
+ * ------------------------------------------------------------------------------------------------
+ * Measuring: steps and strategies by themselves
+ * ------------------------------------------------------------------------------------------------
+ *
+ * For benchmarks: what is inside of other calls, and what the library chooses by itself.
+ */
+
+// Weights are decoded in whichever of the ways below is faster for the type and the number of tokens.
+#define MANTLE_STRATEGY_FASTEST 0
+// Weights are decoded in registers, for every few tokens anew.
+#define MANTLE_STRATEGY_IN_REGISTERS 1
+// Weights are decoded to the first-level cache, once for many tokens.
+#define MANTLE_STRATEGY_IN_CACHE 2
+// Weights are floats: there is nothing to decode.
+#define MANTLE_STRATEGY_NONE 3
+// Handing an empty piece of work to every thread of the runtime, and waiting for all of them.
+#define MANTLE_STEP_FORK_JOIN 0
+// Quantization of `rows` rows of `columns` activations to 8 bits per 32 values.
+#define MANTLE_STEP_QUANTIZE 1
+// Attention of a document of `rows` tokens to itself, as in encoders: keys and values are F32.
+#define MANTLE_STEP_ATTENTION 2
+// Causal attention of the last `rows` of `columns` tokens of a sequence, over a cache of F16.
+#define MANTLE_STEP_CACHED_ATTENTION 3
+
+// How large a step is. What is not named with the step is not looked at.
+typedef struct mantle_step_shape {
+  // sizeof(mantle_step_shape).
+  size_t struct_size;
+  // Rows or tokens.
+  uint32_t rows;
+  // Columns or keys.
+  uint32_t columns;
+  // Attention: query heads, a multiple of kv_heads.
+  uint32_t heads;
+  // Attention: key and value heads.
+  uint32_t kv_heads;
+  // Attention: values of a head.
+  uint32_t head_dim;
+  // 0.
+  uint32_t reserved;
+  // Cached attention: use as many caches in turn as take so many bytes together; 0 for one.
+  uint64_t working_set;
+} mantle_step_shape;
+
+// What a step took.
+typedef struct mantle_step_result {
+  // sizeof(mantle_step_result), set by the caller.
+  size_t struct_size;
+  // The best time of many.
+  double seconds;
+  // As in mantle_profile_entry.
+  uint64_t operations;
+  // As in mantle_profile_entry.
+  uint64_t bytes;
+} mantle_step_result;
+
+// Runs a step, MANTLE_STEP_*, again and again with made-up data for about `milliseconds` (1 to 60000). Any thread.
+// Errors: INVALID_ARGUMENT (an unknown step, a shape with 0 or too large), NO_MEMORY.
+MANTLE_MUST_USE
+mantle_status mantle_measure_step(const mantle_runtime *runtime,
+                                  int32_t step,
+                                  const struct mantle_step_shape *shape,
+                                  uint32_t milliseconds,
+                                  struct mantle_step_result *result,
+                                  mantle_error **error);
+
+// Chooses how the weights of a matrix are decoded, MANTLE_STRATEGY_*; the results are the same. One thread per
+// matrix.
+// Errors: INVALID_ARGUMENT (an unknown strategy), BUSY.
+mantle_status mantle_matrix_set_strategy(mantle_matrix *matrix,
+                                         int32_t strategy,
+                                         mantle_error **error);
+
+// Tells how the weights of a matrix are decoded when `count` vectors are multiplied: MANTLE_STRATEGY_IN_REGISTERS,
+// _IN_CACHE or _NONE. Any thread.
+mantle_status mantle_matrix_strategy(const mantle_runtime *runtime,
+                                     const mantle_matrix *matrix,
+                                     size_t count,
+                                     int32_t *strategy,
+                                     mantle_error **error);
+
 #ifdef __cplusplus
 } /* extern "C" */
 #endif

@@ -78,6 +78,12 @@ fn decoding_in_registers_and_in_the_cache_gives_the_same_bits() {
             let weights = pack(dtype, &stored, rows, columns);
             let x: Vec<f32> = (0..tokens * columns).map(|_| random.signed()).collect();
             let x = Prepared::new(scalar(), Form::Codes, &x, tokens, columns);
+            // The library has chosen a way for every type.
+            assert!(
+                scalar()
+                    .strategy(dtype, tokens)
+                    .is_some_and(|way| way != Strategy::Fastest)
+            );
             let run = |kernels: &Kernels, strategy| {
                 let mut y = vec![f32::NAN; tokens * rows];
                 let output = MatrixMut::new(&mut y, tokens, rows, rows).unwrap();

@@ -57,6 +57,7 @@ pub mod generate;
 pub mod handle;
 pub mod limits;
 pub mod matrix;
+pub mod measure;
 pub mod model;
 pub mod model_info;
 pub mod profile;

@@ -11,6 +11,7 @@ pub use planes::Whole;
 pub use scales::Floats;
 
 use super::simd::Simd;
+use crate::format::dtype::DataType;
 
 /// Planes that hold the codes of a block.
 pub trait Codes: 'static {
@@ -210,5 +211,23 @@ pub mod types {
         Q2_0 = (Crumbs, Half<2>);
         MXFP4 = (Named<E2m1Book>, PowerOfTwo);
         NVFP4 = (Named<E2m1Book>, SmallFloat);
+    }
+}
+
+/// From how many tokens on weights of a type are decoded in the cache; `None` for types without codes.
+pub fn many_from(dtype: DataType) -> Option<usize> {
+    macro_rules! find {
+        ($($dtype:ident = $name:ident;)*) => {
+            match dtype {
+                $(DataType::$dtype => Some(<types::$name as Weights>::MANY_FROM),)*
+                _ => None,
+            }
+        };
+    }
+    find! {
+        Q8_0 = Q8_0; Q4_0 = Q4_0; Q4_1 = Q4_1; Q5_0 = Q5_0; Q5_1 = Q5_1; Q2_K = Q2_K; Q3_K = Q3_K; Q4_K = Q4_K;
+        Q5_K = Q5_K; Q6_K = Q6_K; IQ4_NL = IQ4_NL; IQ4_XS = IQ4_XS; IQ1_S = IQ1_S; IQ1_M = IQ1_M;
+        IQ2_XXS = IQ2_XXS; IQ2_XS = IQ2_XS; IQ2_S = IQ2_XS; IQ3_XXS = IQ3_XXS; IQ3_S = IQ3_S; TQ1_0 = TQ2_0;
+        TQ2_0 = TQ2_0; Q1_0 = Q1_0; Q2_0 = Q2_0; MXFP4 = MXFP4; NVFP4 = NVFP4;
     }
 }

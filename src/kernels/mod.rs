@@ -94,6 +94,14 @@ impl Kernels {
         );
     }
 
+    /// The strategy that is fastest for a type and a number of tokens; `None` for types without codes.
+    pub fn strategy(&self, dtype: DataType, tokens: usize) -> Option<Strategy> {
+        decode::many_from(dtype).map(|many| match tokens >= many {
+            true => Strategy::InCache,
+            false => Strategy::InRegisters,
+        })
+    }
+
     /// [`Kernels::matmul`] by a given strategy, to measure them.
     #[allow(clippy::too_many_arguments)]
     pub fn matmul_by(

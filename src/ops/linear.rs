@@ -3,8 +3,8 @@
 use super::runtime::Runtime;
 use crate::base::error::{Error, Result};
 use crate::base::matrix::MatrixMut;
-use crate::kernels::Kernels;
 use crate::kernels::activation::Activation;
+use crate::kernels::{Kernels, Strategy};
 use crate::quant::activations::{ActivationMemory, Activations, ActivationsMut, Form, SUPER_BLOCK, restore};
 use crate::quant::packed::{BLOCK, PANEL, PackedMatrix};
 
@@ -12,6 +12,7 @@ use crate::quant::packed::{BLOCK, PANEL, PackedMatrix};
 pub struct Linear {
     parts: Vec<PackedMatrix>,
     bias: Option<Vec<f32>>,
+    strategy: Strategy,
 }
 
 impl Linear {
@@ -29,7 +30,11 @@ impl Linear {
                 "matrices that stand side by side must have multiples of {PANEL} rows"
             )));
         }
-        let linear = Linear { parts, bias };
+        let linear = Linear {
+            parts,
+            bias,
+            strategy: Strategy::Fastest,
+        };
         if linear
             .bias
             .as_ref()
@@ -41,6 +46,16 @@ impl Linear {
             )));
         }
         Ok(linear)
+    }
+
+    /// How weights of codes are decoded: the fastest way, unless this says otherwise (to measure both).
+    pub fn set_strategy(&mut self, strategy: Strategy) {
+        self.strategy = strategy;
+    }
+
+    /// See [`Linear::set_strategy`].
+    pub fn strategy(&self) -> Strategy {
+        self.strategy
     }
 
     /// Outputs of all parts.
@@ -113,7 +128,8 @@ impl Linear {
                     .bias
                     .as_deref()
                     .map(|bias| &bias[from_row..from_row + columns]);
-                runtime.kernels().matmul(part, rows, x, window, bias, add);
+                let kernels = runtime.kernels();
+                kernels.matmul_by(self.strategy, part, rows, x, window, bias, add);
             }
             start += part.panels();
             row += part.rows();

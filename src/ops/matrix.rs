@@ -6,6 +6,7 @@ use crate::base::error::{Error, Result};
 use crate::base::matrix::{MatrixMut, Pieces};
 use crate::base::memory::Buffer;
 use crate::format::dtype::DataType;
+use crate::kernels::Strategy;
 use crate::quant::activations::{ActivationMemory, Form};
 use crate::quant::packed::{BLOCK, Layout, PANEL, PackedMatrix, pack_panel};
 use std::sync::{Mutex, PoisonError};
@@ -81,6 +82,20 @@ impl Matrix {
     /// Bytes of the packed weights.
     pub fn bytes(&self) -> usize {
         self.linear.bytes()
+    }
+
+    /// How weights of codes are decoded from now on.
+    pub fn set_strategy(&mut self, strategy: Strategy) {
+        self.linear.set_strategy(strategy);
+    }
+
+    /// How weights of codes are decoded when `tokens` rows are multiplied; `None` for floats, which need none of it.
+    pub fn strategy(&self, runtime: &Runtime, tokens: usize) -> Option<Strategy> {
+        let fastest = runtime.kernels().strategy(self.dtype, tokens)?;
+        Some(match self.linear.strategy() {
+            Strategy::Fastest => fastest,
+            set => set,
+        })
     }
 
     /// `output = x * weights^T`. Row `t` of x begins at `x[t * stride]`; `output` has a row for each.

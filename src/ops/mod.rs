@@ -4,6 +4,7 @@ pub mod attention;
 pub mod gemm;
 pub mod linear;
 pub mod matrix;
+pub mod measure;
 pub mod profile;
 pub mod ragged;
 pub mod residual;

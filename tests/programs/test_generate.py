@@ -100,6 +100,13 @@ class Answers(ProgramTest):
             self.assertIn(word, result.err)
         self.assertNotIn("tokens/s", result.text)
 
+    def test_the_profile_goes_to_standard_error(self):
+        result = run(PROGRAM, "-m", smollm2(), "-p", "The capital of France is", "-n", 4, "--profile")
+        self.assertEqual(result.code, 0)
+        for word in ("qkv", "attention_output", "gate_up", "head", "sum", "calls"):
+            self.assertIn(word, result.err)
+        self.assertNotIn("gate_up", result.text)
+
     def test_an_interrupt_ends_it_in_order(self):
         command = [str(BUILD / "bin" / PROGRAM), "-m", smollm2(), "-p", "Once upon a time", "-n", "1000000", "--ignore-end"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
