@@ -292,7 +292,7 @@ const char *mantle_dtype_name(mantle_dtype dtype);
 #define MANTLE_ISA_AVX2 2
 // x86 AVX2, FMA and AVX-VNNI.
 #define MANTLE_ISA_AVXVNNI 3
-// x86 AVX-512 with VNNI.
+// x86 AVX-512 (F, BW, DQ, VL), with VNNI and BF16 where the processor has them.
 #define MANTLE_ISA_AVX512 4
 // No messages.
 #define MANTLE_LOG_OFF 0

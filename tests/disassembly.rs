@@ -102,6 +102,15 @@ fn avx512_kernels_use_512_bit_dot_products() {
     for function in ["matmul_q8_0", "matmul_q4_0", "matmul_q4_1"] {
         assert_has(&functions, function, "vpdpbusd", "%zmm");
     }
+    for function in ["matmul_q8_0", "matmul_q4_1", "multiply_symmetric"] {
+        let function = format!("CODES_WITHOUT_VNNI::{function}");
+        assert_has(&functions, &function, "vpmaddubsw", "%zmm");
+    }
+    for (name, instructions) in &functions {
+        let vnni = instructions.iter().find(|line| line.contains("vpdp"));
+        let may = !name.contains("WITHOUT_VNNI") || vnni.is_none();
+        assert!(may, "{name} needs VNNI: {vnni:?}");
+    }
     assert_has(&functions, "matmul_bf16", "vdpbf16ps", "%zmm");
     assert_has(&functions, "matmul_f32", "vfmadd", "%zmm");
     assert_has(&functions, "matmul_f16", "vcvtph2ps", "%zmm");

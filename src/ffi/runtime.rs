@@ -42,7 +42,7 @@ pub const MANTLE_ISA_SCALAR: i32 = 1;
 pub const MANTLE_ISA_AVX2: i32 = 2;
 /// x86 AVX2, FMA and AVX-VNNI.
 pub const MANTLE_ISA_AVXVNNI: i32 = 3;
-/// x86 AVX-512 with VNNI.
+/// x86 AVX-512 (F, BW, DQ, VL), with VNNI and BF16 where the processor has them.
 pub const MANTLE_ISA_AVX512: i32 = 4;
 
 /// No messages.

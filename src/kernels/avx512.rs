@@ -1,12 +1,14 @@
-//! AVX-512 (F, BW, DQ, VL) with VNNI; with and without BF16.
+//! AVX-512 (F, BW, DQ, VL): without VNNI, with it, and with BF16 too.
+//!
+//! Skylake-X and Cannon Lake have no VNNI, Cascade Lake and Ice Lake do; Cooper Lake, Sapphire Rapids and Zen 4 have BF16.
 
 use super::simd::{LANES, Simd};
-use super::table::Isa;
+use super::table::{Isa, Kernels};
 use std::arch::x86_64::*;
 
-/// AVX-512 with VNNI; `BF16` says whether `vdpbf16ps` is there too.
+/// AVX-512; `VNNI` says whether `vpdpbusd` is there too, `BF16` the same of `vdpbf16ps`.
 #[derive(Clone, Copy)]
-pub struct Avx512<const BF16: bool>;
+pub struct Avx512<const VNNI: bool, const BF16: bool>;
 
 #[inline(always)]
 fn mask(count: usize) -> __mmask16 {
@@ -25,6 +27,27 @@ unsafe fn unpack_low(a: __m512, b: __m512) -> __m512 {
 unsafe fn unpack_high(a: __m512, b: __m512) -> __m512 {
     // SAFETY: register operations only.
     unsafe { _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b))) }
+}
+
+/// Sum of (w - 128) * x as in `avx2.rs`: |w - 128|, and x with the sign of w - 128, for which AVX-512 needs a mask.
+#[inline(always)]
+unsafe fn dot4_centered(sum: __m512i, w: __m512i, x: __m512i) -> __m512i {
+    // SAFETY: register operations only.
+    unsafe {
+        let w = _mm512_xor_si512(w, _mm512_set1_epi8(i8::MIN));
+        let x = _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(w), _mm512_setzero_si512(), x);
+        dot4_saturating(sum, _mm512_abs_epi8(w), x)
+    }
+}
+
+/// For w of at most 128: 2 * 128 * 127 fits into 16 bits.
+#[inline(always)]
+unsafe fn dot4_saturating(sum: __m512i, w: __m512i, x: __m512i) -> __m512i {
+    // SAFETY: register operations only.
+    unsafe {
+        let pairs = _mm512_maddubs_epi16(w, x);
+        _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
+    }
 }
 
 /// The same bits, as pairs of bf16.
@@ -71,10 +94,10 @@ unsafe fn fma_flushed(w: __m512, x: __m512, sum: __m512) -> __m512 {
 
 // SAFETY of the whole block: the caller promises that the CPU has the instructions and that pointers are valid.
 #[allow(clippy::undocumented_unsafe_blocks)]
-impl<const BF16: bool> Simd for Avx512<BF16> {
+impl<const VNNI: bool, const BF16: bool> Simd for Avx512<VNNI, BF16> {
     type F = __m512;
     type I = __m512i;
-    const CENTERS: bool = false;
+    const CENTERS: bool = !VNNI;
     const TILE_PANELS: usize = 2;
     const TILE_TOKENS: usize = 6;
     const GEMM_VECTORS: usize = 2;
@@ -247,11 +270,23 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     }
     #[inline(always)]
     unsafe fn dot4(sum: __m512i, w: __m512i, x: __m512i) -> __m512i {
-        unsafe { _mm512_dpbusd_epi32(sum, w, x) }
+        unsafe {
+            if VNNI {
+                _mm512_dpbusd_epi32(sum, w, x)
+            } else {
+                dot4_centered(sum, w, x)
+            }
+        }
     }
     #[inline(always)]
     unsafe fn dot4_small(sum: __m512i, w: __m512i, x: __m512i) -> __m512i {
-        unsafe { _mm512_dpbusd_epi32(sum, w, x) }
+        unsafe {
+            if VNNI {
+                _mm512_dpbusd_epi32(sum, w, x)
+            } else {
+                dot4_saturating(sum, w, x)
+            }
+        }
     }
     #[inline(always)]
     unsafe fn shuffle(table: __m512i, index: __m512i) -> __m512i {
@@ -343,18 +378,27 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
 }
 
 super::table::code_table!(
-    CODES: Avx512<false>,
+    CODES: Avx512<true, false>,
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c,bmi2")]
 );
+super::table::code_table!(
+    CODES_WITHOUT_VNNI: Avx512<false, false>,
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi2")]
+);
 super::table::kernel_table!(
-    WITH_BF16: Avx512<true>,
+    WITH_BF16: Avx512<true, true>,
     Isa::Avx512,
     CODES,
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c,bmi2")]
 );
 super::table::kernel_table!(
-    WITHOUT_BF16: Avx512<false>,
+    WITHOUT_VNNI: Avx512<false, false>,
     Isa::Avx512,
-    CODES,
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c,bmi2")]
+    CODES_WITHOUT_VNNI,
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi2")]
 );
+/// With VNNI: only the kernels of codes have a use for it.
+pub(super) static WITHOUT_BF16: Kernels = Kernels {
+    matmul_codes: CODES,
+    ..WITHOUT_VNNI
+};

@@ -180,7 +180,12 @@ mod x86 {
 
     pub(super) fn add_available(found: &mut Vec<Loops>) {
         let avx2 = has!("avx2") && has!("fma");
-        if avx2 && has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512vnni") {
+        if avx2 && has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") {
+            let dot: fn(&Operands, u64) = if has!("avx512vnni") {
+                integer_dot_vnni_512
+            } else {
+                integer_dot_512
+            };
             let bf16 = Arithmetic {
                 run: bf16_dot_512,
                 operations_per_round: 12.0 * 64.0,
@@ -188,7 +193,7 @@ mod x86 {
             found.push(Loops {
                 isa: "avx512",
                 integer_dot: Arithmetic {
-                    run: integer_dot_512,
+                    run: dot,
                     operations_per_round: 12.0 * 128.0,
                 },
                 fused_multiply_add: Arithmetic {
@@ -230,8 +235,9 @@ mod x86 {
     }
 
     /// `$name(operands, rounds)`: loads factors into registers 12 and 13 and the start into 0 to 11, then loops.
+    /// `$before` sets register 15 to 16-bit ones, for the sequences without VNNI.
     macro_rules! arithmetic_loop {
-        ($name:ident, $register:literal, $body:expr, $doc:literal) => {
+        ($name:ident, $register:literal, $body:expr, $doc:literal $(, $before:expr)?) => {
             #[doc = $doc]
             fn $name(operands: &Operands, rounds: u64) {
                 if rounds == 0 {
@@ -243,9 +249,7 @@ mod x86 {
                     asm!(
                         concat!("vmovups ", $register, "12, [{operands}]"),
                         concat!("vmovups ", $register, "13, [{operands} + 64]"),
-                        // 16-bit ones, for the sequence of AVX2 without VNNI.
-                        "vpcmpeqw ymm15, ymm15, ymm15",
-                        "vpsrlw ymm15, ymm15, 15",
+                        $($before,)?
                         twelve!(concat!("vmovups ", $register), ", [{operands} + 128]"),
                         "2:",
                         $body,
@@ -277,10 +281,21 @@ mod x86 {
         "FMA f32."
     );
     arithmetic_loop!(
-        integer_dot_512,
+        integer_dot_vnni_512,
         "zmm",
         twelve!("vpdpbusd zmm", ", zmm12, zmm13"),
         "AVX-512 VNNI."
+    );
+    arithmetic_loop!(
+        integer_dot_512,
+        "zmm",
+        twelve!(
+            "vpmaddubsw zmm14, zmm12, zmm13\nvpmaddwd zmm14, zmm14, zmm15\nvpaddd zmm",
+            ", zmm14, zmm",
+            ""
+        ),
+        "AVX-512 without VNNI: as AVX2.",
+        "vpternlogd zmm15, zmm15, zmm15, 255\nvpsrlw zmm15, zmm15, 15"
     );
     arithmetic_loop!(
         bf16_dot_512,
@@ -302,7 +317,8 @@ mod x86 {
             ", ymm14, ymm",
             ""
         ),
-        "AVX2: bytes to 16 bits, 16 to 32 bits, add."
+        "AVX2: bytes to 16 bits, 16 to 32 bits, add.",
+        "vpcmpeqw ymm15, ymm15, ymm15\nvpsrlw ymm15, ymm15, 15"
     );
 
     /// `$name(bytes)`: loads every whole piece of eight registers.

@@ -18,7 +18,7 @@ pub enum Isa {
     Avx2 = 1,
     /// AVX2 with the 256-bit `vpdpbusd`.
     AvxVnni = 2,
-    /// AVX-512 with VNNI, and BF16 where the CPU has it.
+    /// AVX-512 (F, BW, DQ, VL), with VNNI and BF16 where the CPU has them.
     Avx512 = 3,
 }
 
@@ -118,14 +118,15 @@ impl Kernels {
                 && is_x86_feature_detected!("avx512f")
                 && is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512dq")
-                && is_x86_feature_detected!("avx512vl")
-                && is_x86_feature_detected!("avx512vnni");
+                && is_x86_feature_detected!("avx512vl");
+            let vnni = is_x86_feature_detected!("avx512vnni");
             match isa {
                 Isa::Scalar => Some(&super::scalar::SCALAR),
                 Isa::Avx2 => avx2.then_some(&super::avx2::WITHOUT_VNNI),
                 Isa::AvxVnni => {
                     (avx2 && is_x86_feature_detected!("avxvnni")).then_some(&super::avx2::WITH_VNNI)
                 }
+                Isa::Avx512 if !vnni => avx512.then_some(&super::avx512::WITHOUT_VNNI),
                 Isa::Avx512 if is_x86_feature_detected!("avx512bf16") => {
                     avx512.then_some(&super::avx512::WITH_BF16)
                 }
@@ -144,8 +145,13 @@ impl Kernels {
             .filter_map(|&isa| Some((isa.name(), Kernels::of(isa)?)))
             .collect();
         #[cfg(target_arch = "x86_64")]
-        if Kernels::of(Isa::Avx512).is_some() && is_x86_feature_detected!("avx512bf16") {
-            tables.push(("avx512 without BF16", &super::avx512::WITHOUT_BF16));
+        if Kernels::of(Isa::Avx512).is_some() {
+            if is_x86_feature_detected!("avx512vnni") {
+                tables.push(("avx512 without VNNI", &super::avx512::WITHOUT_VNNI));
+            }
+            if is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512bf16") {
+                tables.push(("avx512 without BF16", &super::avx512::WITHOUT_BF16));
+            }
         }
         tables
     }

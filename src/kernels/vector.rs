@@ -10,7 +10,7 @@ use crate::base::matrix::Source;
 use crate::format::dtype::DataType;
 
 /// The kernels of this file for one instruction set.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 pub(super) struct VectorKernels {
     pub(super) axpy: unsafe fn(f32, *const f32, usize, *mut f32),
     pub(super) scale: unsafe fn(f32, *const f32, usize, *mut f32),
