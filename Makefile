@@ -16,7 +16,7 @@ BENCH ?=
 REPORT ?=
 
 .DEFAULT_GOAL := all
-.PHONY: all configure models header test test-rust test-isa test-c demo bench report fmt lint clean help
+.PHONY: all configure models header test test-rust test-isa test-aarch64 test-c demo bench report fmt lint clean help
 
 ## all: the library in build/lib, the programs in build/bin (the default)
 all: configure
@@ -40,6 +40,10 @@ test-rust:
 # The same tests once per instruction set that this machine has: all must give the same bits.
 test-isa:
 	@tests/tools/sweep_isa.sh $(CARGO)
+
+## test-aarch64: the kernel tests for aarch64, cross-compiled and run by qemu (not a part of `make test`)
+test-aarch64:
+	@CARGO=$(CARGO) tests/tools/aarch64.sh
 
 test-c: all
 	@cmake=$$(cmake/find-cmake.sh) && cd $(BUILD) && "$$(dirname "$$cmake")/ctest" --output-on-failure

@@ -294,6 +294,12 @@ const char *mantle_dtype_name(mantle_dtype dtype);
 #define MANTLE_ISA_AVXVNNI 3
 // x86 AVX-512 (F, BW, DQ, VL), with VNNI and BF16 where the processor has them.
 #define MANTLE_ISA_AVX512 4
+// Arm NEON, as every aarch64 has it.
+#define MANTLE_ISA_NEON 5
+// Arm NEON with dot products of signed bytes (Armv8.2 dotprod).
+#define MANTLE_ISA_NEON_DOTPROD 6
+// Arm NEON with dot products of unsigned and signed bytes (Armv8.6 i8mm).
+#define MANTLE_ISA_NEON_I8MM 7
 // No messages.
 #define MANTLE_LOG_OFF 0
 // What failed in a way that no call could report.
@@ -337,8 +343,9 @@ typedef struct mantle_runtime_options {
   // faster and costs power.
   uint32_t spin_microseconds;
   // The most capable instruction set to use, MANTLE_ISA_*; default MANTLE_ISA_BEST. When the processor
-  // lacks it, the next lower one is used. The environment variable MANTLE_ISA (scalar, avx2, avxvnni,
-  // avx512) goes before it and forces one. The results are the same bits with every one.
+  // lacks it, the next lower one of the same architecture is used, at last MANTLE_ISA_SCALAR. The
+  // environment variable MANTLE_ISA (a name as of mantle_isa_name) goes before it and forces one. The
+  // results are the same bits with every one.
   int32_t isa;
   // Messages up to this MANTLE_LOG_* level go to `log`; default MANTLE_LOG_WARNING.
   int32_t log_level;

@@ -53,7 +53,7 @@ fn cosine(found: &[f32], expected: &[f64]) -> f64 {
 #[test]
 fn tiny_qwen3_is_that_of_float64() {
     for (name, quantized) in [("tiny-qwen3-F32", false), ("tiny-qwen3-Q8_0", true)] {
-        let model = open(&format!("{name}.gguf"), Isa::Avx512);
+        let model = open(&format!("{name}.gguf"), Isa::best());
         let (mut least, mut most) = (1f64, 0f64);
         for case in golden(&format!("{name}.json"))["cases"].as_array().unwrap() {
             let expected = numbers(&case["logits_last"]);
@@ -77,7 +77,7 @@ fn every_family_is_that_of_float64_from_gguf_and_from_folders() {
     let answers = golden("decoders/logits.json");
     for (name, cases) in answers.as_object().unwrap() {
         for file in [format!("decoders/{name}.gguf"), format!("decoders/{name}")] {
-            let model = open(&file, Isa::Avx512);
+            let model = open(&file, Isa::best());
             for case in cases.as_array().unwrap() {
                 let tokens = ids(&case["ids"]);
                 let found = logits(&model, &tokens, usize::MAX, DataType::F32);
@@ -100,7 +100,7 @@ fn every_family_has_the_same_bits_everywhere() {
     let answers = golden("decoders/logits.json");
     for (name, cases) in answers.as_object().unwrap() {
         let tokens = ids(&cases.as_array().unwrap().last().unwrap()["ids"]);
-        let model = open(&format!("decoders/{name}.gguf"), Isa::Avx512);
+        let model = open(&format!("decoders/{name}.gguf"), Isa::best());
         let expected = bits(logits(&model, &tokens, usize::MAX, DataType::F16));
         for chunk in [1, 7] {
             assert!(
@@ -108,7 +108,7 @@ fn every_family_has_the_same_bits_everywhere() {
                 "{name}, {chunk}"
             );
         }
-        for isa in [Isa::AvxVnni, Isa::Avx2, Isa::Scalar] {
+        for isa in Isa::ALL.iter().copied().filter(|isa| isa.is_available()) {
             let model = open(&format!("decoders/{name}.gguf"), isa);
             let found = bits(logits(&model, &tokens, usize::MAX, DataType::F16));
             assert!(found == expected, "{name}, {}", isa.name());

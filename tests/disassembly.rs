@@ -2,7 +2,7 @@
 //!
 //! A body that is not inlined into its `#[target_feature]` shell still gives the right answer: every
 //! intrinsic becomes a call. Nothing but the machine code shows it.
-#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#![cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), target_os = "linux"))]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,11 +21,13 @@ fn library() -> PathBuf {
 
 /// The instructions of every function under `mantle::kernels::<file>`, by the function's name.
 fn kernels(file: &str) -> BTreeMap<String, Vec<String>> {
-    let output = Command::new("objdump")
+    // A cross build has one of its own (tests/tools/aarch64.sh).
+    let objdump = std::env::var("OBJDUMP").unwrap_or_else(|_| "objdump".to_string());
+    let output = Command::new(&objdump)
         .args(["--disassemble", "--demangle", "--no-show-raw-insn", "--wide"])
         .arg(library())
         .output()
-        .unwrap_or_else(|error| panic!("cannot run objdump (install binutils): {error}"));
+        .unwrap_or_else(|error| panic!("cannot run {objdump} (install binutils): {error}"));
     assert!(
         output.status.success(),
         "{}",
@@ -78,7 +80,13 @@ fn assert_has(functions: &BTreeMap<String, Vec<String>>, function: &str, instruc
 fn assert_whole(functions: &BTreeMap<String, Vec<String>>) {
     for (name, instructions) in functions {
         for line in instructions {
-            let calls = line.starts_with("call") || line.starts_with("jmp");
+            let branches: &[&str] = if cfg!(target_arch = "x86_64") {
+                &["call", "jmp"]
+            } else {
+                &["bl", "b"]
+            };
+            let mnemonic = line.split_whitespace().next().unwrap_or_default();
+            let calls = branches.iter().any(|branch| mnemonic.starts_with(branch));
             let body = [
                 "core_arch",
                 "kernels::simd",
@@ -96,6 +104,7 @@ fn assert_whole(functions: &BTreeMap<String, Vec<String>>) {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
 #[test]
 fn avx512_kernels_use_512_bit_dot_products() {
     let functions = kernels("avx512");
@@ -117,6 +126,7 @@ fn avx512_kernels_use_512_bit_dot_products() {
     assert_whole(&functions);
 }
 
+#[cfg(target_arch = "x86_64")]
 #[test]
 fn avx2_kernels_use_256_bit_dot_products() {
     let functions = kernels("avx2");
@@ -135,5 +145,59 @@ fn avx2_kernels_use_256_bit_dot_products() {
     for (name, instructions) in &functions {
         let wide = instructions.iter().find(|line| line.contains("%zmm"));
         assert!(wide.is_none(), "{name} needs AVX-512: {}", wide.unwrap());
+    }
+}
+
+/// What each tier of NEON multiplies with, and that none needs what a higher one brings.
+#[cfg(target_arch = "aarch64")]
+#[test]
+fn neon_kernels_use_the_dot_products_of_their_tier() {
+    let functions = kernels("neon");
+    let tier = |table: &str| -> BTreeMap<String, Vec<String>> {
+        let table = format!("::{table}::");
+        let of_tier = functions.iter().filter(|(name, _)| name.contains(&table));
+        of_tier
+            .map(|(name, lines)| (name.clone(), lines.clone()))
+            .collect()
+    };
+    let (base, dotprod, i8mm) = (tier("CODES"), tier("CODES_WITH_DOTPROD"), tier("CODES_WITH_I8MM"));
+    for function in ["matmul_q8_0", "matmul_q4_0", "matmul_q4_1", "multiply_symmetric"] {
+        assert_has(&base, function, "smull2", "v");
+        assert_has(&base, function, "sadalp", "v");
+        assert_has(&dotprod, function, "sdot", "v");
+        assert_has(&i8mm, function, "usdot", "v");
+    }
+    for (name, instructions) in base.iter().chain(&tier("BASE")) {
+        let dot = instructions.iter().find(|line| line.contains("dot\t"));
+        assert!(dot.is_none(), "{name} needs dotprod: {}", dot.unwrap());
+    }
+    for (name, instructions) in &dotprod {
+        let mixed = instructions.iter().find(|line| line.contains("usdot"));
+        assert!(mixed.is_none(), "{name} needs i8mm: {}", mixed.unwrap());
+    }
+    let whole = tier("BASE");
+    assert_has(&whole, "matmul_f32", "fmla", ".4s");
+    assert_has(&whole, "matmul_f16", "fcvtl", ".4s");
+    assert_whole(&functions);
+}
+
+/// The sums of a tile stay in registers while the tile is multiplied: those of the outer products may rest on the stack
+/// for the length of a block, 32 products of four bytes for each of its tokens.
+#[cfg(target_arch = "aarch64")]
+#[test]
+fn neon_tiles_fit_the_registers() {
+    let functions = kernels("neon");
+    for (name, instructions) in functions.iter().filter(|(name, _)| name.contains("multiply_")) {
+        let count = |matches: fn(&String) -> bool| instructions.iter().filter(|line| matches(line)).count();
+        let products = count(|line| line.starts_with("sadalp") || line.contains("dot\t"));
+        let on_stack = count(|line| {
+            let moves = line.starts_with("st") || line.starts_with("ld");
+            moves && line.contains("\tq") && line.contains("[sp")
+        });
+        println!("{name}: {on_stack} loads and stores of the stack, {products} products");
+        assert!(
+            products > 100 && on_stack < products / 2,
+            "{name} spills: {on_stack} for {products}"
+        );
     }
 }

@@ -29,7 +29,7 @@ fn documents(vocabulary: u32) -> Vec<Vec<u32>> {
 }
 
 fn check(vocabulary: u32, open: impl Fn(usize, Isa) -> Arc<Model>) {
-    let mut alone = embedder(&open(1, Isa::Avx512));
+    let mut alone = embedder(&open(1, Isa::best()));
     let mut documents = documents(vocabulary);
     documents.retain(|document| document.len() <= alone.max_tokens());
     let slices: Vec<&[u32]> = documents.iter().map(Vec::as_slice).collect();
@@ -39,7 +39,7 @@ fn check(vocabulary: u32, open: impl Fn(usize, Isa) -> Arc<Model>) {
         .collect();
     assert!(expected.iter().all(|row| row.iter().any(|&bits| bits != 0)));
     for threads in [1, 2, 3] {
-        let mut embedder = embedder(&open(threads, Isa::Avx512));
+        let mut embedder = embedder(&open(threads, Isa::best()));
         assert!(
             bits(&embed(&mut embedder, &slices)) == expected,
             "{threads} threads"
@@ -48,7 +48,7 @@ fn check(vocabulary: u32, open: impl Fn(usize, Isa) -> Arc<Model>) {
         let rows: Vec<Vec<u32>> = bits(&embed(&mut embedder, &reversed)).into_iter().rev().collect();
         assert!(rows == expected, "{threads} threads, in reverse");
     }
-    for isa in [Isa::AvxVnni, Isa::Avx2, Isa::Scalar] {
+    for isa in Isa::ALL.iter().copied().filter(|isa| isa.is_available()) {
         // The plain instruction set is slow: the short documents will do.
         let count = if isa == Isa::Scalar { 12 } else { slices.len() };
         let mut embedder = embedder(&open(2, isa));

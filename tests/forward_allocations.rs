@@ -33,7 +33,7 @@ unsafe impl GlobalAlloc for Counting {
 
 #[test]
 fn forward_does_not_touch_the_allocator() {
-    let model = open_smollm2(&runtime(2, Isa::Avx512));
+    let model = open_smollm2(&runtime(2, Isa::best()));
     let options = SessionOptions {
         max_context: 512,
         max_sequences: 3,

@@ -43,10 +43,10 @@ fn run(model: &Arc<Model>, tokens: &[u32], chunk: usize, batch: u32) -> Vec<u32>
 #[test]
 fn threads_chunks_and_instruction_sets_do_not_matter() {
     let tokens = prompt(1);
-    let expected = run(&open_smollm2(&runtime(1, Isa::Avx512)), &tokens, LENGTH, 0);
+    let expected = run(&open_smollm2(&runtime(1, Isa::best())), &tokens, LENGTH, 0);
     assert!(expected.iter().any(|&bits| bits != 0));
     for threads in [2, 3] {
-        let model = open_smollm2(&runtime(threads, Isa::Avx512));
+        let model = open_smollm2(&runtime(threads, Isa::best()));
         for (chunk, batch) in [(LENGTH, 0), (1, 0), (7, 0), (LENGTH, 16), (LENGTH, 1)] {
             assert!(
                 run(&model, &tokens, chunk, batch) == expected,
@@ -54,7 +54,7 @@ fn threads_chunks_and_instruction_sets_do_not_matter() {
             );
         }
     }
-    for isa in [Isa::AvxVnni, Isa::Avx2, Isa::Scalar] {
+    for isa in Isa::ALL.iter().copied().filter(|isa| isa.is_available()) {
         let model = open_smollm2(&runtime(2, isa));
         assert!(run(&model, &tokens, LENGTH, 0) == expected, "{}", isa.name());
     }
@@ -62,7 +62,7 @@ fn threads_chunks_and_instruction_sets_do_not_matter() {
 
 #[test]
 fn neighbours_in_the_batch_do_not_matter() {
-    let model = open_smollm2(&runtime(2, Isa::Avx512));
+    let model = open_smollm2(&runtime(2, Isa::best()));
     let alone: Vec<Vec<u32>> = (0..3).map(|seed| run(&model, &prompt(seed), LENGTH, 0)).collect();
     let options = SessionOptions {
         max_context: 64,
@@ -107,7 +107,7 @@ fn neighbours_in_the_batch_do_not_matter() {
 /// Logits of every token, and those of the last one when it was appended after a cut.
 #[test]
 fn truncation_and_all_rows_give_the_same_bits() {
-    let model = open_smollm2(&runtime(2, Isa::Avx512));
+    let model = open_smollm2(&runtime(2, Isa::best()));
     let tokens = prompt(4);
     let expected = run(&model, &tokens, LENGTH, 0);
     let options = SessionOptions {

@@ -44,6 +44,12 @@ pub const MANTLE_ISA_AVX2: i32 = 2;
 pub const MANTLE_ISA_AVXVNNI: i32 = 3;
 /// x86 AVX-512 (F, BW, DQ, VL), with VNNI and BF16 where the processor has them.
 pub const MANTLE_ISA_AVX512: i32 = 4;
+/// Arm NEON, as every aarch64 has it.
+pub const MANTLE_ISA_NEON: i32 = 5;
+/// Arm NEON with dot products of signed bytes (Armv8.2 dotprod).
+pub const MANTLE_ISA_NEON_DOTPROD: i32 = 6;
+/// Arm NEON with dot products of unsigned and signed bytes (Armv8.6 i8mm).
+pub const MANTLE_ISA_NEON_I8MM: i32 = 7;
 
 /// No messages.
 pub const MANTLE_LOG_OFF: i32 = 0;
@@ -91,8 +97,9 @@ pub struct mantle_runtime_options {
     /// faster and costs power.
     pub spin_microseconds: u32,
     /// The most capable instruction set to use, MANTLE_ISA_*; default MANTLE_ISA_BEST. When the processor
-    /// lacks it, the next lower one is used. The environment variable MANTLE_ISA (scalar, avx2, avxvnni,
-    /// avx512) goes before it and forces one. The results are the same bits with every one.
+    /// lacks it, the next lower one of the same architecture is used, at last MANTLE_ISA_SCALAR. The
+    /// environment variable MANTLE_ISA (a name as of mantle_isa_name) goes before it and forces one. The
+    /// results are the same bits with every one.
     pub isa: i32,
     /// Messages up to this MANTLE_LOG_* level go to `log`; default MANTLE_LOG_WARNING.
     pub log_level: i32,
@@ -313,11 +320,14 @@ pub extern "C" fn mantle_isa_name(isa: i32) -> *const c_char {
 }
 
 /// Numbers and names of the instruction sets; the names are those of `Isa::name`.
-const ISAS: [(i32, &CStr); 4] = [
+const ISAS: [(i32, &CStr); 7] = [
     (MANTLE_ISA_SCALAR, c"scalar"),
     (MANTLE_ISA_AVX2, c"avx2"),
     (MANTLE_ISA_AVXVNNI, c"avxvnni"),
     (MANTLE_ISA_AVX512, c"avx512"),
+    (MANTLE_ISA_NEON, c"neon"),
+    (MANTLE_ISA_NEON_DOTPROD, c"neon-dotprod"),
+    (MANTLE_ISA_NEON_I8MM, c"neon-i8mm"),
 ];
 
 fn isa_number(isa: Isa) -> i32 {

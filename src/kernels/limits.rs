@@ -265,7 +265,7 @@ mod tests {
 
     #[test]
     fn every_limit_of_every_instruction_set_is_a_rate() {
-        for isa in ["scalar", "avx2", "avxvnni", "avx512", "neon"] {
+        for isa in super::super::table::Isa::ALL.iter().map(|isa| isa.name()) {
             for limit in [
                 Limit::IntegerDot,
                 Limit::FusedMultiplyAdd,

@@ -4,6 +4,7 @@
 //! of twelve accumulators: more than the latency of any multiply-add times the two pipes that take it.
 
 use super::limits::Limit;
+use super::table::Isa;
 use crate::base::error::{Error, Result};
 
 /// The loops of one instruction set.
@@ -64,7 +65,7 @@ fn repeat(word: [u8; 4]) -> [u8; 64] {
 impl Loops {
     /// The loops of the named instruction set, or of the best one of this machine.
     pub fn choose(isa: Option<&str>) -> Result<Loops> {
-        let known = ["scalar", "avx2", "avxvnni", "avx512", "neon"];
+        let known: Vec<&str> = Isa::ALL.iter().map(|isa| isa.name()).collect();
         let available = available();
         match isa {
             None => Ok(available[0]),
@@ -369,15 +370,24 @@ mod arm {
     use std::arch::is_aarch64_feature_detected as has;
 
     pub(super) fn add_available(found: &mut Vec<Loops>) {
-        if has!("neon") && has!("dotprod") {
-            let bf16 = Arithmetic {
-                run: bf16_dot,
-                operations_per_round: 12.0 * 16.0,
-            };
+        // Not `smmla` (i8mm), which does twice as much: its operands are tiles of 2 by 8, not our packed layout.
+        let sets: [(bool, &str, fn(&Operands, u64)); 3] = [
+            (has!("i8mm"), "neon-i8mm", integer_dot_i8mm),
+            (has!("dotprod"), "neon-dotprod", integer_dot_dotprod),
+            (true, "neon", integer_dot),
+        ];
+        let bf16 = Arithmetic {
+            run: bf16_dot,
+            operations_per_round: 12.0 * 16.0,
+        };
+        for (_, isa, run) in sets
+            .into_iter()
+            .filter(|(is_there, ..)| has!("neon") && *is_there)
+        {
             found.push(Loops {
-                isa: "neon",
+                isa,
                 integer_dot: Arithmetic {
-                    run: integer_dot,
+                    run,
                     operations_per_round: 12.0 * 32.0,
                 },
                 fused_multiply_add: Arithmetic {
@@ -404,6 +414,7 @@ mod arm {
                     asm!(
                         ".arch_extension dotprod",
                         ".arch_extension bf16",
+                        ".arch_extension i8mm",
                         "ldr q12, [{operands}]",
                         "ldr q13, [{operands}, #64]",
                         twelve!("ldr q", ", [{operands}, #128]"),
@@ -415,6 +426,7 @@ mod arm {
                         rounds = inout(reg) rounds => _,
                         out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _, out("v6") _,
                         out("v7") _, out("v8") _, out("v9") _, out("v10") _, out("v11") _, out("v12") _, out("v13") _,
+                        out("v14") _, out("v15") _,
                         options(nostack, readonly),
                     );
                 }
@@ -429,8 +441,21 @@ mod arm {
     );
     arithmetic_loop!(
         integer_dot,
+        twelve!(
+            "smull v14.8h, v12.8b, v13.8b\nsmull2 v15.8h, v12.16b, v13.16b\naddp v14.8h, v14.8h, v15.8h\nsadalp v",
+            ".4s, v14.8h"
+        ),
+        "NEON: bytes to 16 bits, 16 to 32 bits."
+    );
+    arithmetic_loop!(
+        integer_dot_dotprod,
         twelve!("sdot v", ".4s, v12.16b, v13.16b"),
         "NEON dotprod."
+    );
+    arithmetic_loop!(
+        integer_dot_i8mm,
+        twelve!("usdot v", ".4s, v12.16b, v13.16b"),
+        "NEON i8mm."
     );
     arithmetic_loop!(bf16_dot, twelve!("bfdot v", ".4s, v12.8h, v13.8h"), "NEON BF16.");
 

@@ -17,6 +17,8 @@ pub mod limits;
 mod limits_loops;
 mod math;
 mod matmul;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod norm;
 mod quantize;
 mod scalar;

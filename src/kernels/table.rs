@@ -8,7 +8,7 @@ use super::vector::VectorKernels;
 use crate::base::error::{Error, Result};
 use crate::format::dtype::DataType;
 
-/// An instruction set that has a table, the slowest first.
+/// An instruction set that has a table, the slowest of an architecture first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(i32)]
 pub enum Isa {
@@ -20,11 +20,25 @@ pub enum Isa {
     AvxVnni = 2,
     /// AVX-512 (F, BW, DQ, VL), with VNNI and BF16 where the CPU has them.
     Avx512 = 3,
+    /// NEON, as every aarch64 has it.
+    Neon = 4,
+    /// NEON with `sdot` (dotprod).
+    NeonDotprod = 5,
+    /// NEON with `usdot` (i8mm).
+    NeonI8mm = 6,
 }
 
 impl Isa {
-    /// Every instruction set, the slowest first.
-    pub const ALL: &[Isa] = &[Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512];
+    /// Every instruction set, the slowest of an architecture first.
+    pub const ALL: &[Isa] = &[
+        Isa::Scalar,
+        Isa::Avx2,
+        Isa::AvxVnni,
+        Isa::Avx512,
+        Isa::Neon,
+        Isa::NeonDotprod,
+        Isa::NeonI8mm,
+    ];
 
     /// The name, as in `MANTLE_ISA`.
     pub fn name(self) -> &'static str {
@@ -33,6 +47,9 @@ impl Isa {
             Isa::Avx2 => "avx2",
             Isa::AvxVnni => "avxvnni",
             Isa::Avx512 => "avx512",
+            Isa::Neon => "neon",
+            Isa::NeonDotprod => "neon-dotprod",
+            Isa::NeonI8mm => "neon-i8mm",
         }
     }
 
@@ -56,14 +73,24 @@ impl Isa {
         Kernels::of(self).is_some()
     }
 
-    /// The fastest that this CPU has, at most `cap`.
-    pub fn best(cap: Isa) -> Isa {
+    /// The fastest that this CPU has.
+    pub fn best() -> Isa {
+        Isa::best_up_to(None)
+    }
+
+    /// The fastest that this CPU has, at most `cap`; of another architecture than the cap's only scalar is.
+    pub fn best_up_to(cap: Option<Isa>) -> Isa {
+        let allowed = |isa: Isa| cap.is_none_or(|cap| isa <= cap && isa.is_arm() == cap.is_arm());
         Isa::ALL
             .iter()
             .rev()
             .copied()
-            .find(|&isa| isa <= cap && isa.is_available())
+            .find(|&isa| allowed(isa) && isa.is_available())
             .unwrap_or(Isa::Scalar)
+    }
+
+    fn is_arm(self) -> bool {
+        self >= Isa::Neon
     }
 }
 
@@ -131,29 +158,50 @@ impl Kernels {
                     avx512.then_some(&super::avx512::WITH_BF16)
                 }
                 Isa::Avx512 => avx512.then_some(&super::avx512::WITHOUT_BF16),
+                _ => None,
             }
         }
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(target_arch = "aarch64")]
+        {
+            use std::arch::is_aarch64_feature_detected;
+            let neon = is_aarch64_feature_detected!("neon");
+            match isa {
+                Isa::Scalar => Some(&super::scalar::SCALAR),
+                Isa::Neon => neon.then_some(&super::neon::BASE),
+                Isa::NeonDotprod => {
+                    (neon && is_aarch64_feature_detected!("dotprod")).then_some(&super::neon::WITH_DOTPROD)
+                }
+                Isa::NeonI8mm => {
+                    (neon && is_aarch64_feature_detected!("i8mm")).then_some(&super::neon::WITH_I8MM)
+                }
+                _ => None,
+            }
+        }
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         (isa == Isa::Scalar).then_some(&super::scalar::SCALAR)
     }
 
     /// Every table that this CPU can run, with its name: those of [`Kernels::of`], and those it passes over because the
     /// CPU has better. They must all give the same bits, which the tests check.
     pub fn every() -> Vec<(&'static str, &'static Kernels)> {
-        let mut tables: Vec<(&'static str, &'static Kernels)> = Isa::ALL
+        let chosen = Isa::ALL
             .iter()
-            .filter_map(|&isa| Some((isa.name(), Kernels::of(isa)?)))
-            .collect();
+            .filter_map(|&isa| Some((isa.name(), Kernels::of(isa)?)));
+        #[cfg(not(target_arch = "x86_64"))]
+        return chosen.collect();
         #[cfg(target_arch = "x86_64")]
-        if Kernels::of(Isa::Avx512).is_some() {
-            if is_x86_feature_detected!("avx512vnni") {
-                tables.push(("avx512 without VNNI", &super::avx512::WITHOUT_VNNI));
-            }
-            if is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512bf16") {
-                tables.push(("avx512 without BF16", &super::avx512::WITHOUT_BF16));
-            }
+        {
+            let vnni = Kernels::of(Isa::Avx512).is_some() && is_x86_feature_detected!("avx512vnni");
+            let bf16 = vnni && is_x86_feature_detected!("avx512bf16");
+            let passed_over = [
+                (vnni, "avx512 without VNNI", &super::avx512::WITHOUT_VNNI),
+                (bf16, "avx512 without BF16", &super::avx512::WITHOUT_BF16),
+            ];
+            let passed_over = passed_over.into_iter().filter(|(has_better, ..)| *has_better);
+            chosen
+                .chain(passed_over.map(|(_, name, table)| (name, table)))
+                .collect()
         }
-        tables
     }
 
     /// The same kernels, which cut their work as `tuning` says.
@@ -399,3 +447,35 @@ macro_rules! code_table {
     };
 }
 pub(super) use {code_table, kernel_table};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_names_of_one_instruction_set() {
+        for &isa in Isa::ALL {
+            assert_eq!(Isa::from_name(isa.name()).unwrap(), isa);
+        }
+        let message = Isa::from_name("mmx").unwrap_err().to_string();
+        for &isa in Isa::ALL {
+            assert!(message.contains(isa.name()), "{message}");
+        }
+    }
+
+    #[test]
+    fn the_best_stays_below_its_cap_and_on_its_architecture() {
+        for &cap in Isa::ALL {
+            let found = Isa::best_up_to(Some(cap));
+            assert!(found.is_available() && found <= cap, "{found:?} for {cap:?}");
+            let foreign = cap.is_arm() != cfg!(target_arch = "aarch64") && cap != Isa::Scalar;
+            assert!(!foreign || found == Isa::Scalar, "{found:?} for {cap:?}");
+            assert!(!cap.is_available() || found == cap, "{found:?} for {cap:?}");
+        }
+        assert!(
+            Isa::ALL
+                .iter()
+                .all(|&isa| !isa.is_available() || isa <= Isa::best())
+        );
+    }
+}

@@ -183,6 +183,6 @@ fn choose_isa(cap: Option<Isa>) -> Result<Isa> {
             }
             Ok(isa)
         }
-        _ => Ok(Isa::best(cap.unwrap_or(Isa::Avx512))),
+        _ => Ok(Isa::best_up_to(cap)),
     }
 }

@@ -25,6 +25,7 @@ static void test_names(void)
     CHECK(strcmp(mantle_dtype_name(MANTLE_DTYPE_Q4_1), "Q4_1") == 0);
     CHECK(strcmp(mantle_dtype_name(-1), "UNKNOWN") == 0);
     CHECK(strcmp(mantle_isa_name(MANTLE_ISA_AVX512), "avx512") == 0);
+    CHECK(strcmp(mantle_isa_name(MANTLE_ISA_NEON_I8MM), "neon-i8mm") == 0);
     CHECK(strcmp(mantle_isa_name(99), "unknown") == 0);
 }
 

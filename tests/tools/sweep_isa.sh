@@ -19,7 +19,7 @@ has avx2 fma f16c bmi2 avx_vnni && sets="$sets avxvnni"
 has avx2 fma f16c bmi2 avx512f avx512bw avx512dq avx512vl && sets="$sets avx512"
 
 # Integration tests that make a runtime, but those that compare the instruction sets by themselves.
-tests=$(grep -lE 'Runtime|runtime\(' tests/*.rs | xargs grep -L 'Isa::Scalar' | sed 's|tests/\(.*\)\.rs|--test \1|')
+tests=$(grep -lE 'Runtime|runtime\(' tests/*.rs | xargs grep -LE 'Isa::(Scalar|ALL)' | sed 's|tests/\(.*\)\.rs|--test \1|')
 for isa in $sets; do
     echo "== MANTLE_ISA=$isa"
     # shellcheck disable=SC2086 # a list of words
