@@ -68,7 +68,7 @@ fn largest_errors(
     exact: impl Fn(f64) -> f64 + Sync,
     relative: impl Fn(f32, f64) -> bool + Sync,
 ) -> (Worst, Worst) {
-    let kernels = Kernels::of(Isa::best(Isa::Avx512)).unwrap();
+    let kernels = Kernels::of(Isa::best()).unwrap();
     let largest = Mutex::new((Worst::default(), Worst::default()));
     sweep(stride(331), |x| {
         let mut y = *x;
