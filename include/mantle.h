@@ -170,7 +170,7 @@ void mantle_error_free(struct mantle_error *error);
  * ------------------------------------------------------------------------------------------------
  *
  * Quantized types store blocks: so many values share scales and take so many bytes. A row of a tensor
- * is a whole number of blocks. Every type below is recognised in files; which ones the library
+ * is a whole number of blocks (the types of MCF fill the last one up). Every type below is recognised in files; which ones the library
  * multiplies is told by mantle_matrix_new and mantle_model_open, which refuse the others by name.
  */
 
@@ -269,6 +269,18 @@ typedef int32_t mantle_dtype;
 #define MANTLE_DTYPE_F8_E5M2FNUZ 265
 // Complex number of two 32-bit floats (safetensors).
 #define MANTLE_DTYPE_C64 266
+// 8 bits, scale per 32 (MCF). 32 values in 34 bytes; the last block of a row may be filled up with zeros.
+#define MANTLE_DTYPE_Q8 544
+// 4 bits, scale per 32 (MCF). 32 values in 18 bytes; the last block of a row may be filled up with zeros.
+#define MANTLE_DTYPE_Q4 545
+// 6 bits, super-blocks of 256 (MCF). 256 values in 202 bytes; the last block of a row may be filled up with zeros.
+#define MANTLE_DTYPE_K6 560
+// 4 bits, super-blocks of 256 (MCF). 256 values in 138 bytes; the last block of a row may be filled up with zeros.
+#define MANTLE_DTYPE_K4 561
+// 3 bits, super-blocks of 256 (MCF). 256 values in 106 bytes; the last block of a row may be filled up with zeros.
+#define MANTLE_DTYPE_K3 562
+// 2 bits, super-blocks of 256 (MCF). 256 values in 74 bytes; the last block of a row may be filled up with zeros.
+#define MANTLE_DTYPE_K2 563
 
 // The name of an element type as the field writes it, such as "Q4_K"; "UNKNOWN" for a number this
 // library does not know. Closed by NUL, valid for ever. Any thread.

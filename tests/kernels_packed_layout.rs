@@ -39,6 +39,12 @@ const PINNED: &[(DataType, u64)] = &[
     (DataType::Q2_0, 0x7d09_f705_1126_1c25),
     (DataType::MXFP4, 0x049d_8d87_3e52_0c5c),
     (DataType::NVFP4, 0x389a_55b7_fe2c_712d),
+    (DataType::Q8, 0xf771_dcba_f9bc_a7e5),
+    (DataType::Q4, 0x3858_3c66_784e_a540),
+    (DataType::K6, 0x5786_90c9_4b4a_7e55),
+    (DataType::K4, 0x5536_5781_7354_c623),
+    (DataType::K3, 0x0d1c_1257_64db_5178),
+    (DataType::K2, 0xd6a8_2450_6015_23a4),
 ];
 
 fn counted(dtype: DataType, rows: usize, columns: usize) -> Vec<u8> {

@@ -46,6 +46,47 @@ fn a_packed_row_has_the_bits_of_the_stored_row() {
 }
 
 #[test]
+fn rows_need_not_fill_the_last_block_of_a_type_that_pads_them() {
+    for dtype in packable().filter(|dtype| dtype.pads_rows()) {
+        // A part of a block; whole blocks but a part of a super-block; both.
+        for (rows, columns, tokens) in [(18, 5, 2), (16, 384, 7), (35, 300, 3)] {
+            let mut random = Random(columns as u64 + u64::from(dtype as u32));
+            let stored = random_weights(dtype, rows, columns, true, &mut random);
+            let packed = pack(dtype, &stored, rows, columns);
+            let mut weights = vec![0.0; rows * columns];
+            let mut found = vec![1.0; columns];
+            let stored = stored.chunks_exact(dtype.row_bytes(columns).unwrap());
+            for (row, (values, stored)) in weights.chunks_exact_mut(columns).zip(stored).enumerate() {
+                values.copy_from_slice(&decode(dtype, stored, columns));
+                packed.row(row, &mut found).unwrap();
+                assert_same(dtype.name(), &found, values);
+            }
+            let x: Vec<f32> = (0..tokens * columns).map(|_| random.signed()).collect();
+            let x = Prepared::new(scalar(), Form::Codes, &x, tokens, columns);
+            let expected = multiply(scalar(), &packed, 0..packed.panels(), &x.view(), None, None);
+            for (i, (&found, x)) in expected
+                .iter()
+                .zip(
+                    x.values()
+                        .chunks_exact(columns)
+                        .flat_map(|x| std::iter::repeat_n(x, rows)),
+                )
+                .enumerate()
+            {
+                let row = &weights[i % rows * columns..][..columns];
+                let products = row.iter().zip(x).map(|(&w, x)| f64::from(w) * x);
+                let (exact, size) = products.fold((0.0, 0.0), |(sum, size), p| (sum + p, size + p.abs()));
+                assert!((f64::from(found) - exact).abs() <= 1e-5 * size, "{found} {exact}");
+            }
+            for (name, kernels) in others() {
+                let found = multiply(kernels, &packed, 0..packed.panels(), &x.view(), None, None);
+                assert_same(&format!("{} on {name}", dtype.name()), &found, &expected);
+            }
+        }
+    }
+}
+
+#[test]
 fn the_growth_is_what_is_promised() {
     for dtype in packable() {
         let stored = 8.0 * dtype.block_bytes() as f64 / dtype.block_length() as f64;

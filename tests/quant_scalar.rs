@@ -207,7 +207,7 @@ fn wrong_lengths_are_errors_that_name_type_found_and_expected() {
         ] {
             assert!(error.message().contains(part), "{error}");
         }
-        if length > 1 {
+        if length > 1 && !dtype.pads_rows() {
             let error = dequantize_row(dtype, &vec![0; bytes], &mut vec![0.0; length - 1]).unwrap_err();
             assert_eq!(error.status(), Status::InvalidArgument);
             assert!(error.message().contains(dtype.name()), "{error}");

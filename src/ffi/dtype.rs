@@ -3,7 +3,7 @@
 //! ------------------------------------------------------------------------------------------------
 //!
 //! Quantized types store blocks: so many values share scales and take so many bytes. A row of a tensor
-//! is a whole number of blocks. Every type below is recognised in files; which ones the library
+//! is a whole number of blocks (the types of MCF fill the last one up). Every type below is recognised in files; which ones the library
 //! multiplies is told by mantle_matrix_new and mantle_model_open, which refuse the others by name.
 
 use crate::base::error::{Error, Result};
@@ -105,6 +105,18 @@ pub const MANTLE_DTYPE_F8_E4M3FNUZ: mantle_dtype = 264;
 pub const MANTLE_DTYPE_F8_E5M2FNUZ: mantle_dtype = 265;
 /// Complex number of two 32-bit floats (safetensors).
 pub const MANTLE_DTYPE_C64: mantle_dtype = 266;
+/// 8 bits, scale per 32 (MCF). 32 values in 34 bytes; the last block of a row may be filled up with zeros.
+pub const MANTLE_DTYPE_Q8: mantle_dtype = 544;
+/// 4 bits, scale per 32 (MCF). 32 values in 18 bytes; the last block of a row may be filled up with zeros.
+pub const MANTLE_DTYPE_Q4: mantle_dtype = 545;
+/// 6 bits, super-blocks of 256 (MCF). 256 values in 202 bytes; the last block of a row may be filled up with zeros.
+pub const MANTLE_DTYPE_K6: mantle_dtype = 560;
+/// 4 bits, super-blocks of 256 (MCF). 256 values in 138 bytes; the last block of a row may be filled up with zeros.
+pub const MANTLE_DTYPE_K4: mantle_dtype = 561;
+/// 3 bits, super-blocks of 256 (MCF). 256 values in 106 bytes; the last block of a row may be filled up with zeros.
+pub const MANTLE_DTYPE_K3: mantle_dtype = 562;
+/// 2 bits, super-blocks of 256 (MCF). 256 values in 74 bytes; the last block of a row may be filled up with zeros.
+pub const MANTLE_DTYPE_K2: mantle_dtype = 563;
 
 /// The name of an element type as the field writes it, such as "Q4_K"; "UNKNOWN" for a number this
 /// library does not know. Closed by NUL, valid for ever. Any thread.
@@ -157,6 +169,12 @@ pub extern "C" fn mantle_dtype_name(dtype: mantle_dtype) -> *const c_char {
         MANTLE_DTYPE_F8_E4M3FNUZ => c"F8_E4M3FNUZ",
         MANTLE_DTYPE_F8_E5M2FNUZ => c"F8_E5M2FNUZ",
         MANTLE_DTYPE_C64 => c"C64",
+        MANTLE_DTYPE_Q8 => c"Q8",
+        MANTLE_DTYPE_Q4 => c"Q4",
+        MANTLE_DTYPE_K6 => c"K6",
+        MANTLE_DTYPE_K4 => c"K4",
+        MANTLE_DTYPE_K3 => c"K3",
+        MANTLE_DTYPE_K2 => c"K2",
         _ => c"UNKNOWN",
     };
     name.as_ptr()
@@ -246,6 +264,12 @@ const _: () = {
     assert!(DataType::F8_E4M3FNUZ as i32 == MANTLE_DTYPE_F8_E4M3FNUZ);
     assert!(DataType::F8_E5M2FNUZ as i32 == MANTLE_DTYPE_F8_E5M2FNUZ);
     assert!(DataType::C64 as i32 == MANTLE_DTYPE_C64);
+    assert!(DataType::Q8 as i32 == MANTLE_DTYPE_Q8);
+    assert!(DataType::Q4 as i32 == MANTLE_DTYPE_Q4);
+    assert!(DataType::K6 as i32 == MANTLE_DTYPE_K6);
+    assert!(DataType::K4 as i32 == MANTLE_DTYPE_K4);
+    assert!(DataType::K3 as i32 == MANTLE_DTYPE_K3);
+    assert!(DataType::K2 as i32 == MANTLE_DTYPE_K2);
 };
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! The element types of stored tensors: name, number, block length and block size.
 //!
-//! Numbers up to 255 are those of GGUF (`ggml_type`); see the format page of ggml for the block layouts.
+//! Numbers up to 255 are those of GGUF (`ggml_type`); see the format page of ggml for the block layouts. MCF's
+//! quantized types have 512 plus their number in MCF; their blocks are those of `quant::blocks`, which the reader gathers
+//! from the regions of a file.
 
 use crate::base::error::{Error, Result};
 
@@ -132,6 +134,18 @@ data_types! {
     F8_E5M2FNUZ = 265, "F8_E5M2FNUZ", 1, 1;
     /// Complex number of two 32-bit floats (safetensors).
     C64 = 266, "C64", 1, 8;
+    /// 8 bits, scale per 32 (MCF).
+    Q8 = 544, "Q8", 32, 34;
+    /// 4 bits, scale per 32 (MCF).
+    Q4 = 545, "Q4", 32, 18;
+    /// 6 bits, super-blocks of 256 (MCF).
+    K6 = 560, "K6", 256, 202;
+    /// 4 bits, super-blocks of 256 (MCF).
+    K4 = 561, "K4", 256, 138;
+    /// 3 bits, super-blocks of 256 (MCF).
+    K3 = 562, "K3", 256, 106;
+    /// 2 bits, super-blocks of 256 (MCF).
+    K2 = 563, "K2", 256, 74;
 }
 
 impl DataType {
@@ -158,16 +172,23 @@ impl DataType {
             .find(|kind| kind.name().eq_ignore_ascii_case(name))
     }
 
-    /// Bytes of one row of `columns` values; an error when the columns do not fill whole blocks.
+    /// Whether rows need not fill their last block: the quantized types of MCF, which pad it with zeros.
+    pub fn pads_rows(self) -> bool {
+        self as i32 >= DataType::Q8 as i32
+    }
+
+    /// Bytes of one row of `columns` values; an error when the columns do not fill whole blocks and the type does not
+    /// pad its rows.
     pub fn row_bytes(self, columns: usize) -> Result<usize> {
         let length = self.block_length();
-        if !columns.is_multiple_of(length) {
+        if !self.pads_rows() && !columns.is_multiple_of(length) {
             return Err(Error::format(format!(
                 "a row of {columns} values does not fill whole {} blocks of {length}",
                 self.name()
             )));
         }
-        (columns / length)
+        columns
+            .div_ceil(length)
             .checked_mul(self.block_bytes())
             .ok_or_else(|| Error::format(format!("a row of {columns} values is too large")))
     }

@@ -4,6 +4,7 @@ mod cursor;
 pub mod dtype;
 mod gguf;
 mod json;
+pub mod mcf;
 pub mod metadata;
 mod safetensors;
 mod sidecar;

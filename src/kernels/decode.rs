@@ -173,7 +173,7 @@ impl<C: Codes, K: Scales> Weights for (C, K) {
     }
 }
 
-/// The types by name; IQ2_S is multiplied as IQ2_XS, TQ1_0 as TQ2_0.
+/// The types by name; IQ2_S is multiplied as IQ2_XS, TQ1_0 as TQ2_0, MCF's Q8 and Q4 as Q8_0 and Q4_0.
 pub mod types {
     use super::factors::{ThreeBitsWithFactors, TwoBitsWithFactors};
     use super::planes::*;
@@ -206,11 +206,15 @@ pub mod types {
         IQ2_XS = (Named<Iq2Book>, Super<2, 3>);
         IQ3_XXS = (Named<Iq3xxsBook>, Super<1, 2>);
         IQ3_S = (Named<Iq3sBook>, Super<1, 0>);
-        TQ2_0 = (Crumbs, Half<8>);
-        Q1_0 = (Crumbs, Half<4>);
-        Q2_0 = (Crumbs, Half<2>);
+        TQ2_0 = (Crumbs<1>, Half<8>);
+        Q1_0 = (Crumbs<1>, Half<4>);
+        Q2_0 = (Crumbs<1>, Half<2>);
         MXFP4 = (Named<E2m1Book>, PowerOfTwo);
         NVFP4 = (Named<E2m1Book>, SmallFloat);
+        K6 = (SixBits, Super<1, 5>);
+        K4 = (Nibbles<true>, Super<1, 5>);
+        K3 = (ThreeBits, Super<1, 5>);
+        K2 = (Crumbs<2>, Super<1, 5>);
     }
 }
 

@@ -98,7 +98,7 @@ impl Isa {
 pub(super) type QuantizeFn = unsafe fn(*const f32, usize, *mut u8);
 
 /// The matmul kernels of the types that are stored as codes.
-pub(super) type CodeKernels = [(DataType, MatmulFn); 25];
+pub(super) type CodeKernels = [(DataType, MatmulFn); 31];
 
 /// The kernels of one instruction set. Their safe fronts are methods in `kernels/mod.rs`.
 #[derive(Clone)]
@@ -416,6 +416,10 @@ macro_rules! code_table {
             shell!(matmul_q2_0: types::Q2_0, group_symmetric);
             shell!(matmul_mxfp4: types::MXFP4, group_symmetric);
             shell!(matmul_nvfp4: types::NVFP4, group_halves);
+            shell!(matmul_k6: types::K6, group_symmetric);
+            shell!(matmul_k4: types::K4, group_symmetric);
+            shell!(matmul_k3: types::K3, group_symmetric);
+            shell!(matmul_k2: types::K2, group_symmetric);
             [
                 (DataType::Q8_0, matmul_q8_0),
                 (DataType::Q4_0, matmul_q4_0),
@@ -442,6 +446,12 @@ macro_rules! code_table {
                 (DataType::Q2_0, matmul_q2_0),
                 (DataType::MXFP4, matmul_mxfp4),
                 (DataType::NVFP4, matmul_nvfp4),
+                (DataType::Q8, matmul_q8_0),
+                (DataType::Q4, matmul_q4_0),
+                (DataType::K6, matmul_k6),
+                (DataType::K4, matmul_k4),
+                (DataType::K3, matmul_k3),
+                (DataType::K2, matmul_k2),
             ]
         };
     };

@@ -1,4 +1,4 @@
-//! The blocks of quantized tensors as they lie in a GGUF file (ggml's `ggml-common.h`).
+//! The blocks of quantized tensors as they lie in a GGUF file (ggml's `ggml-common.h`), and those of MCF's types.
 //!
 //! Multi-byte fields are little-endian. In the comments, `w` is a value, `q` its code. A *super-block* of the
 //! K- and IQ-types holds 256 values in groups of 16 or 32 with a sub-scale each.
@@ -395,5 +395,61 @@ blocks! {
         scale: u16,
         /// Value i in bits `2 * (i % 4)` and the next of byte `i / 4`.
         codes: [u8; 16],
+    }
+
+    /// 32 values of 8 bits: `w = scale * q`. MCF keeps scales and codes in regions of their own; so do the next five.
+    BlockQ8, 34 bytes {
+        /// f16 scale.
+        scale: u16,
+        /// Signed codes.
+        codes: [u8; 32],
+    }
+
+    /// 32 values of 4 bits: `w = scale * q`.
+    BlockQ4, 18 bytes {
+        /// f16 scale.
+        scale: u16,
+        /// Signed codes, two's complement, least significant bit first: value 2i in the low half of byte i.
+        codes: [u8; 16],
+    }
+
+    /// 256 values of 6 bits, groups of 32: `w = scale * (sub_scale / 32) * q`.
+    BlockK6, 202 bytes {
+        /// f16 scale.
+        scale: u16,
+        /// Sub-scales in bits 0 to 5.
+        sub_scales: [u8; 8],
+        /// Signed codes, two's complement, least significant bit first, 6 bits each.
+        codes: [u8; 192],
+    }
+
+    /// 256 values of 4 bits, groups of 32: `w = scale * (sub_scale / 32) * q`.
+    BlockK4, 138 bytes {
+        /// f16 scale.
+        scale: u16,
+        /// Sub-scales in bits 0 to 5.
+        sub_scales: [u8; 8],
+        /// As in [`BlockK6`], 4 bits each.
+        codes: [u8; 128],
+    }
+
+    /// 256 values of 3 bits, groups of 32: `w = scale * (sub_scale / 32) * q`.
+    BlockK3, 106 bytes {
+        /// f16 scale.
+        scale: u16,
+        /// Sub-scales in bits 0 to 5.
+        sub_scales: [u8; 8],
+        /// As in [`BlockK6`], 3 bits each.
+        codes: [u8; 96],
+    }
+
+    /// 256 values of 2 bits, groups of 32: `w = scale * (sub_scale / 32) * q`.
+    BlockK2, 74 bytes {
+        /// f16 scale.
+        scale: u16,
+        /// Sub-scales in bits 0 to 5.
+        sub_scales: [u8; 8],
+        /// As in [`BlockK6`], 2 bits each.
+        codes: [u8; 64],
     }
 }

@@ -256,21 +256,46 @@ impl Codes for SixBits {
     }
 }
 
-/// 2-bit codes, 1 stands for zero.
-pub struct Crumbs;
+/// 2-bit codes; `ZERO`, 1 or 2, stands for zero.
+pub struct Crumbs<const ZERO: u8>;
 #[allow(clippy::undocumented_unsafe_blocks)]
-impl Codes for Crumbs {
+impl<const ZERO: u8> Codes for Crumbs<ZERO> {
     const BYTES: usize = BLOCK * PANEL / 4;
     const CENTERED: bool = true;
     const MANY_FROM: usize = usize::MAX;
     type Unpacked = Whole<true>;
     #[inline(always)]
     unsafe fn pair<S: Simd, const STEP: usize>(codes: *const u8) -> [S::I; 2] {
-        unsafe { centered::<S>(crumbs::<S>(codes, STEP), 127) }
+        unsafe { centered::<S>(crumbs::<S>(codes, STEP), 128 - ZERO) }
     }
     #[inline(always)]
     unsafe fn group<S: Simd>(codes: *const u8, group: usize) -> S::I {
-        unsafe { centered::<S>([crumbs_of::<S>(codes, group); 2], 127)[0] }
+        unsafe { centered::<S>([crumbs_of::<S>(codes, group); 2], 128 - ZERO)[0] }
+    }
+}
+
+/// 3-bit codes, 4 stands for zero: 2-bit codes, and a plane of the highest bits.
+pub struct ThreeBits;
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Codes for ThreeBits {
+    const BYTES: usize = BLOCK * PANEL * 3 / 8;
+    const CENTERED: bool = true;
+    const MANY_FROM: usize = 24;
+    type Unpacked = Whole<true>;
+    #[inline(always)]
+    unsafe fn pair<S: Simd, const STEP: usize>(codes: *const u8) -> [S::I; 2] {
+        unsafe {
+            let pair = with_one_bit::<S>(crumbs::<S>(codes, STEP), codes.add(BLOCK * PANEL / 4), STEP, 2);
+            centered::<S>(pair, 124)
+        }
+    }
+    #[inline(always)]
+    unsafe fn group<S: Simd>(codes: *const u8, group: usize) -> S::I {
+        unsafe {
+            let high = bits_of::<S>(codes.add(BLOCK * PANEL / 4), group);
+            let code = S::int_or(crumbs_of::<S>(codes, group), S::shift_left::<2>(high));
+            centered::<S>([code; 2], 124)[0]
+        }
     }
 }
 

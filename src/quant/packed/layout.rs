@@ -103,9 +103,15 @@ impl Layout {
             DataType::Q2_0 => (integers(2, 0, 1), half, 2),
             DataType::MXFP4 => (Planes::Book(&E2m1Book::VALUES), Record::PowerOfTwo, 1),
             DataType::NVFP4 => (Planes::Book(&E2m1Book::VALUES), Record::SmallFloat, 1),
+            DataType::Q8 => (integers(8, 0, 128), half, 1),
+            DataType::Q4 => (integers(4, 0, 8), half, 1),
+            DataType::K6 => (integers(4, 2, 32), Record::Super { halves: 1 }, 8),
+            DataType::K4 => (integers(4, 0, 8), Record::Super { halves: 1 }, 8),
+            DataType::K3 => (integers(2, 1, 4), Record::Super { halves: 1 }, 8),
+            DataType::K2 => (integers(2, 0, 2), Record::Super { halves: 1 }, 8),
             _ => {
                 return Err(Error::unsupported(format!(
-                    "no kernel multiplies weights of type {}; there are kernels for F32, F16, BF16 and for GGUF's quantized types except Q8_1 and Q8_K",
+                    "no kernel multiplies weights of type {}; there are kernels for F32, F16, BF16, for GGUF's quantized types except Q8_1 and Q8_K, and for MCF's",
                     dtype.name()
                 )));
             }

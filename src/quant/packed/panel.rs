@@ -67,10 +67,11 @@ impl Packer<'_> {
         let per_stored = layout.dtype.block_length() / BLOCK;
         for (i, bytes) in row.chunks_exact(layout.dtype.block_bytes()).enumerate() {
             let first = i * per_stored;
-            if first + per_stored > blocks || self.stored.split(bytes, &mut parts).is_err() {
+            if first >= blocks || self.stored.split(bytes, &mut parts).is_err() {
                 return;
             }
-            for b in 0..per_stored {
+            // The padding of a row's last super-block is left out.
+            for b in 0..per_stored.min(blocks - first) {
                 let words: [u32; GROUPS] = std::array::from_fn(|g| {
                     u32::from_le_bytes(std::array::from_fn(|k| {
                         self.codes[usize::from(parts.codes[b * BLOCK + 4 * g + k])]

@@ -17,14 +17,14 @@ mod simple;
 mod ternary;
 
 pub(crate) use iq::IQ4_BOOK;
-pub use mcf::{MCF_BLOCK, McfBlock, McfLayout, McfType};
 pub(crate) use microscaling::E2M1_BOOK;
 pub use parts::{BlockLayout, BlockParts, Codes, MAX_BLOCK_LENGTH, Minimum, ScaleFormat, SubScale};
 
 use crate::base::error::{Error, Result};
 use crate::format::dtype::DataType;
 
-/// Decodes whole blocks: `bytes` of type `dtype` to `out`, one f32 per value.
+/// Decodes whole blocks: `bytes` of type `dtype` to `out`, one f32 per value. Types that pad their rows are decoded row
+/// by row.
 ///
 /// Integers and F64 are rounded to the nearest f32. Fails with `INVALID_ARGUMENT` when the lengths do not fit
 /// each other or do not fill whole blocks; then nothing is written.
@@ -33,7 +33,8 @@ pub fn dequantize_row(dtype: DataType, bytes: &[u8], out: &mut [f32]) -> Result<
     if let Some(layout) = BlockLayout::of(dtype) {
         let mut parts = BlockParts::default();
         let blocks = bytes.chunks_exact(dtype.block_bytes());
-        for (block, values) in blocks.zip(out.chunks_exact_mut(dtype.block_length())) {
+        // The last block of a row may be longer than the row.
+        for (block, values) in blocks.zip(out.chunks_mut(dtype.block_length())) {
             layout.split(block, &mut parts)?;
             layout.dequantize(&parts, values);
         }
@@ -49,8 +50,8 @@ pub fn dequantize_row(dtype: DataType, bytes: &[u8], out: &mut [f32]) -> Result<
 /// Encodes whole blocks of `values` as `dtype`.
 ///
 /// Where ggml's reference quantizer is plain rounding (Q1_0, Q4_0 to Q8_0, the ternary types, MXFP4), the bytes
-/// are those of ggml and of the Python package `gguf`. The K-types, IQ4 and Q2_0 are searched for the least squared
-/// error. NaN or infinity in a block gives a scale that is not finite;
+/// are those of ggml and of the Python package `gguf`. The K-types, IQ4, Q2_0 and MCF's types but Q8 are searched for the
+/// least squared error; MCF's types never use their most negative code. NaN or infinity in a block gives a scale that is not finite;
 /// types whose scale cannot say so refuse such values. Fails with `INVALID_ARGUMENT` when the lengths do not
 /// fit each other or do not fill whole blocks, and with `UNSUPPORTED` for the types that have no encoder
 /// (IQ1 to IQ3, integers, 8-bit floats).
@@ -78,6 +79,12 @@ pub fn quantize_row(dtype: DataType, values: &[f32], bytes: &mut [u8]) -> Result
         DataType::Q8_K => simple::quantize_q8_k,
         DataType::TQ1_0 => ternary::quantize_tq1_0,
         DataType::TQ2_0 => ternary::quantize_tq2_0,
+        DataType::Q8 => mcf::quantize_q8,
+        DataType::Q4 => mcf::quantize_q4,
+        DataType::K6 => mcf::quantize_k6,
+        DataType::K4 => mcf::quantize_k4,
+        DataType::K3 => mcf::quantize_k3,
+        DataType::K2 => mcf::quantize_k2,
         DataType::MXFP4 => {
             check_finite(dtype, values)?;
             microscaling::quantize_mxfp4
@@ -94,7 +101,7 @@ pub fn quantize_row(dtype: DataType, values: &[f32], bytes: &mut [u8]) -> Result
         }
     };
     let blocks = bytes.chunks_exact_mut(dtype.block_bytes());
-    for (block, values) in blocks.zip(values.chunks_exact(dtype.block_length())) {
+    for (block, values) in blocks.zip(values.chunks(dtype.block_length())) {
         encode(values, block);
     }
     Ok(())

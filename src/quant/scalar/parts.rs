@@ -9,7 +9,7 @@
 //! rounding of the product with `value(code)` and one of the sum.
 
 use super::super::convert::f16_to_f32;
-use super::{iq, k_quants, microscaling, simple, ternary};
+use super::{iq, k_quants, mcf, microscaling, simple, ternary};
 use crate::base::error::{Error, Result};
 use crate::format::dtype::DataType;
 
@@ -131,6 +131,11 @@ impl BlockLayout {
             scale_factor,
             ..grouped(group_length, 8, 128, split)
         };
+        // MCF: two's complement made unsigned; sub-scales in steps of 1/32.
+        let super_block = |code_bits, split| BlockLayout {
+            scale_factor: 1.0 / 32.0,
+            ..grouped(32, code_bits, 1 << (code_bits - 1), split)
+        };
         let minimum = |minimum, layout| BlockLayout { minimum, ..layout };
         let book = |book, layout| BlockLayout {
             codes: Codes::Book(book),
@@ -174,6 +179,12 @@ impl BlockLayout {
                     grouped(16, 4, 0, microscaling::split_nvfp4),
                 )
             },
+            DataType::Q8 => simple(8, 128, mcf::split_q8),
+            DataType::Q4 => simple(4, 8, mcf::split_q4),
+            DataType::K6 => super_block(6, mcf::split_k6),
+            DataType::K4 => super_block(4, mcf::split_k4),
+            DataType::K3 => super_block(3, mcf::split_k3),
+            DataType::K2 => super_block(2, mcf::split_k2),
             _ => return None,
         })
     }

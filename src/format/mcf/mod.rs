@@ -1,0 +1,3 @@
+//! MCF, the Mantle container format, version 1.
+
+pub mod regions;
