@@ -232,6 +232,7 @@ pub fn many_from(dtype: DataType) -> Option<usize> {
         Q8_0 = Q8_0; Q4_0 = Q4_0; Q4_1 = Q4_1; Q5_0 = Q5_0; Q5_1 = Q5_1; Q2_K = Q2_K; Q3_K = Q3_K; Q4_K = Q4_K;
         Q5_K = Q5_K; Q6_K = Q6_K; IQ4_NL = IQ4_NL; IQ4_XS = IQ4_XS; IQ1_S = IQ1_S; IQ1_M = IQ1_M;
         IQ2_XXS = IQ2_XXS; IQ2_XS = IQ2_XS; IQ2_S = IQ2_XS; IQ3_XXS = IQ3_XXS; IQ3_S = IQ3_S; TQ1_0 = TQ2_0;
-        TQ2_0 = TQ2_0; Q1_0 = Q1_0; Q2_0 = Q2_0; MXFP4 = MXFP4; NVFP4 = NVFP4;
+        TQ2_0 = TQ2_0; Q1_0 = Q1_0; Q2_0 = Q2_0; MXFP4 = MXFP4; NVFP4 = NVFP4; Q8 = Q8_0; Q4 = Q4_0; K6 = K6; K4 = K4; K3 = K3;
+        K2 = K2;
     }
 }
