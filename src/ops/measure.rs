@@ -59,6 +59,8 @@ pub struct Measured {
 /// Largest number of a shape, and of all bytes: more is a mistake.
 const MOST: usize = 1 << 24;
 const MOST_BYTES: usize = 1 << 36;
+/// Rows of attention among themselves, at most: the work grows with their square.
+const MOST_ATTENDED: usize = 1 << 16;
 
 /// Runs a step again and again for about `time`; the best time counts.
 ///
@@ -200,6 +202,11 @@ fn attention(runtime: &Runtime, shape: &Shape, time: Duration) -> Result<Measure
     let heads = heads_of(shape)?;
     let tokens = shape.rows;
     check("rows", tokens)?;
+    if tokens > MOST_ATTENDED {
+        return Err(Error::invalid(format!(
+            "rows is {tokens}, expected at most {MOST_ATTENDED}: each row looks at every other"
+        )));
+    }
     let group = heads.heads / heads.kv_heads;
     let mut batch = Ragged::with_room(tokens)?;
     batch.push(tokens, group);
